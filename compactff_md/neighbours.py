@@ -1,0 +1,76 @@
+"""Who is near whom, by vesin, as a table padded to the same number of neighbours for every atom.
+
+A student sees a structure as ``vectors[i, k] = r_j - r_i`` for the k-th neighbour j of atom i. Rows with
+fewer neighbours than the widest are filled with vectors far beyond any cutoff, where every student's
+radial functions and their derivatives are exactly zero, so that no mask is needed downstream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from vesin import NeighborList
+
+from compactff_md.structure import Structure
+
+# Length of the vectors that fill up a row; every cutoff is far below it.
+PADDING_A = 1000.0
+
+
+@dataclass(frozen=True)
+class NeighbourTable:
+    """Neighbours of N atoms, K a row; K is at least 1.
+
+    Attributes
+    ----------
+    neighbours
+        Index of the neighbour, shape (N, K), int64; an atom's own index where the row is padded.
+    offsets_A
+        What to add to ``r[j] - r[i]``: the Cartesian shift of the periodic image, or the padding;
+        shape (N, K, 3), float64.
+    """
+
+    neighbours: Tensor
+    offsets_A: Tensor
+
+    def vectors(self, positions_A: Tensor) -> Tensor:
+        """Vectors from each atom to its neighbours, shape (N, K, 3), in the dtype of ``positions_A``."""
+        offsets = self.offsets_A.to(positions_A)  # (N, K, 3)
+        return positions_A[self.neighbours] - positions_A.unsqueeze(1) + offsets
+
+
+def pair_list(structure: Structure, cutoff_A: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Every ordered pair within the cutoff, periodic images included.
+
+    Returns
+    -------
+    i, j
+        Indices, shape (P,), sorted by i.
+    distance_A
+        Shape (P,).
+    shifts
+        How many lattice vectors to add to atom j, shape (P, 3), int64.
+    """
+    search = NeighborList(cutoff=cutoff_A, full_list=True, sorted=True, n_threads=1)
+    i, j, distance_A, shifts = search.compute(
+        structure.positions_A, structure.cell_A, tuple(bool(p) for p in structure.pbc), "ijdS"
+    )
+    return i.astype(np.int64), j.astype(np.int64), distance_A, shifts.astype(np.int64)
+
+
+def neighbour_table(structure: Structure, cutoff_A: float) -> NeighbourTable:
+    """Build the padded table of every neighbour within ``cutoff_A`` of each atom."""
+    i, j, _, shifts = pair_list(structure, cutoff_A)
+    n = len(structure)
+    counts = np.bincount(i, minlength=n)
+    width = max(1, int(counts.max()))
+    column = np.arange(len(i)) - np.repeat(np.cumsum(counts) - counts, counts)
+    neighbours = np.repeat(np.arange(n)[:, None], width, axis=1)
+    offsets = np.zeros((n, width, 3))
+    offsets[:, :, 0] = PADDING_A
+    neighbours[i, column] = j
+    offsets[i, column] = shifts @ structure.cell_A
+    return NeighbourTable(torch.from_numpy(neighbours), torch.from_numpy(offsets))
