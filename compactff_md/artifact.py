@@ -1,0 +1,234 @@
+"""A student as one file: weights in safetensors, what is known about it as JSON in the same header.
+
+Layout (https://huggingface.co/docs/safetensors): 8 bytes with the length of a JSON header, the header,
+the tensors. The header's ``__metadata__`` holds ``compactff_md``, the JSON of :class:`StudentMetadata`,
+and ``sha256``, the checksum of the tensors. Loading parses JSON and copies numbers: no pickle, and the
+architecture's name is looked up in a fixed registry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor
+
+from compactff_md.errors import CompactFFError
+from compactff_md.files import plain, write_bytes
+from compactff_md.students import rebuild
+from compactff_md.students.base import StudentNetwork
+
+FORMAT_VERSION = 1
+KEY = "compactff_md"
+CHECKSUM_KEY = "sha256"
+MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors itself
+DTYPES = ("float32", "float64")
+
+
+class StudentMetadata(BaseModel):
+    """What a student file tells about itself; everything can be read without its weights.
+
+    ``anchored`` is True where isolated atoms have given energies; ``units`` are those of the student's
+    inputs and outputs; ``teacher`` has name, version and settings; ``data`` counts, seeds and sources of
+    the training frames; ``metrics`` the errors on frames that the training did not see; ``versions`` the
+    packages that made the file; ``created`` is an ISO date in UTC.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    architecture: str
+    hyperparameters: dict[str, Any]
+    elements: list[str]
+    cutoff_A: float
+    num_interactions: int
+    num_parameters: int
+    anchored: bool = False
+    dtype: str = "float32"
+    units: dict[str, str] = Field(default_factory=lambda: {"length": "angstrom", "energy": "eV"})
+    size: str | None = None
+    teacher: dict[str, Any] | None = None
+    data: dict[str, Any] = Field(default_factory=dict)
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    seed: int | None = None
+    created: str = ""
+
+
+def describe(network: StudentNetwork, **known: Any) -> StudentMetadata:
+    """Metadata of a network: what it says of itself, versions, the date, and ``known`` on top.
+
+    Parameters
+    ----------
+    network
+        Any registered student.
+    known
+        Further fields of :class:`StudentMetadata`: size, teacher, data, metrics, seed.
+    """
+    own: dict[str, Any] = {
+        **_identity(network),
+        "versions": package_versions(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return StudentMetadata(**own, **plain(known))
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what decides a student's numbers."""
+    found = {"python": platform.python_version()}
+    for name in ("compactff-md", "torch", "numpy", "ase"):
+        try:
+            found[name.replace("-", "_")] = version(name)
+        except PackageNotFoundError:  # run from a source tree that is not installed
+            found[name.replace("-", "_")] = "unknown"
+    return found
+
+
+def save_student(path: str | Path, network: StudentNetwork, metadata: StudentMetadata) -> None:
+    """Write the student file atomically.
+
+    Raises
+    ------
+    CompactFFError
+        If the metadata describe another network, a weight is NaN or infinite, or as in
+        :func:`compactff_md.files.atomic_write`.
+    """
+    for name, value in _identity(network).items():
+        if getattr(metadata, name) != value:
+            raise CompactFFError(
+                f"metadata and network differ in {name}: {getattr(metadata, name)!r} and {value!r}"
+            )
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    for key, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise CompactFFError(f"{path} was not written: {key} of the network is NaN or infinite")
+    header = {KEY: json.dumps(plain(metadata.model_dump())), CHECKSUM_KEY: _checksum(tensors)}
+    write_bytes(path, safetensors.torch.save(tensors, header))
+
+
+def read_metadata(path: str | Path) -> StudentMetadata:
+    """Read what a student file tells about itself, without its weights.
+
+    Raises
+    ------
+    CompactFFError
+        If the file is missing, truncated, not a student, or written by a newer version.
+    """
+    return _parse_metadata(_read_header(Path(path)), Path(path))
+
+
+def load_student(path: str | Path) -> tuple[StudentNetwork, StudentMetadata]:
+    """Load a student on the CPU, in evaluation mode.
+
+    Raises
+    ------
+    CompactFFError
+        As in :func:`read_metadata`; also where the weights are damaged or do not fit the architecture.
+    """
+    path = Path(path)
+    header = _read_header(path)
+    metadata = _parse_metadata(header, path)
+    try:
+        tensors = safetensors.torch.load(path.read_bytes())
+    except SafetensorError as error:
+        raise CompactFFError(f"{path} is damaged: {error}") from error
+    if _checksum(tensors) != header.get(CHECKSUM_KEY):
+        raise CompactFFError(
+            f"{path} is damaged: the checksum of its weights differs; copy or train it again"
+        )
+    try:
+        network = rebuild(
+            metadata.architecture, metadata.hyperparameters, metadata.elements, metadata.cutoff_A
+        )
+        network = network.double() if metadata.dtype == "float64" else network
+        network.load_state_dict(tensors)
+        network.anchored = metadata.anchored
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise CompactFFError(
+            f"{path}: the weights do not fit its {metadata.architecture}: {error}"
+        ) from error
+    return network.eval(), metadata
+
+
+def _identity(network: StudentNetwork) -> dict[str, Any]:
+    dtype = next(network.parameters()).dtype
+    return {
+        "architecture": network.architecture,
+        "hyperparameters": plain(network.hyperparameters),
+        "elements": list(network.elements),
+        "cutoff_A": float(network.cutoff_A),
+        "num_interactions": int(network.num_interactions),
+        "num_parameters": int(network.num_parameters),
+        "anchored": bool(network.anchored),
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read_header(path: Path) -> dict[str, str]:
+    """Return the header's metadata; check that the file is as long as the header says."""
+    if not path.is_file():
+        raise CompactFFError(f"no such student file: {path}")
+    size = path.stat().st_size
+    foreign = f"{path} is not a student file; expected safetensors written by compactff train or distill"
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 10 or not 2 <= length <= MAX_HEADER_BYTES:
+            raise CompactFFError(foreign)
+        start = stream.read(min(length, 1))
+        if start != b"{":
+            raise CompactFFError(foreign)
+        if size < 8 + length:
+            raise CompactFFError(f"{path} is truncated: it has {size} bytes, its header alone {8 + length}")
+        raw = start + stream.read(length - 1)
+    try:
+        header = json.loads(raw)
+        known = dict(header.pop("__metadata__"))
+        end = max(entry["data_offsets"][1] for entry in header.values())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CompactFFError(foreign) from error
+    if KEY not in known:
+        raise CompactFFError(foreign)
+    if size != 8 + length + end:
+        raise CompactFFError(f"{path} is truncated or damaged: {size} bytes, expected {8 + length + end}")
+    return known
+
+
+def _parse_metadata(header: dict[str, str], path: Path) -> StudentMetadata:
+    try:
+        content = json.loads(header[KEY])
+        format_version = content["format_version"]
+        if not isinstance(format_version, int):
+            raise TypeError("format_version is not a whole number")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CompactFFError(f"{path}: its metadata cannot be read ({error})") from error
+    if format_version > FORMAT_VERSION:
+        raise CompactFFError(
+            f"{path} has format version {format_version}, this compactff-md reads up to {FORMAT_VERSION}; "
+            "run: pip install --upgrade compactff-md"
+        )
+    try:
+        # Fields that a later release of the same format adds are for information only.
+        metadata = StudentMetadata(**{k: v for k, v in content.items() if k in StudentMetadata.model_fields})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise CompactFFError(f"{path}: metadata field {first['loc'][0]!r}: {first['msg']}") from error
+    if metadata.dtype not in DTYPES:
+        raise CompactFFError(f"{path}: dtype is {metadata.dtype!r}; allowed are {', '.join(DTYPES)}")
+    return metadata
