@@ -1,0 +1,189 @@
+import pickle
+import sys
+import types
+
+import pytest
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+
+from compactff_md import teachers
+from compactff_md.errors import CompactFFError
+from compactff_md.teachers import TEACHERS, available, create_teacher
+from compactff_md.units import BOHR_TO_A, HARTREE_TO_EV
+
+
+@pytest.fixture
+def without(monkeypatch):
+    """Make a package look as if it were not installed."""
+
+    def hide(package):
+        for name in [n for n in sys.modules if n.split(".")[0] == package]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setitem(sys.modules, package, None)
+
+    return hide
+
+
+def stub(monkeypatch, name, **content):
+    """Put a small module with the real one's names in place of a teacher's package."""
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        partial = ".".join(parts[:end])
+        module = types.ModuleType(partial)
+        module.__path__ = []
+        monkeypatch.setitem(sys.modules, partial, module)
+    for key, value in content.items():
+        setattr(sys.modules[name], key, value)
+
+
+@pytest.mark.parametrize(("name", "method"), [("gfn2-xtb", "GFN2-xTB"), ("gfn1-xtb", "GFN1-xTB")])
+def test_xtb_for_real_and_quiet(name, method, capfd):
+    """The reference is tblite's own interface in atomic units, without ASE."""
+    interface = pytest.importorskip("tblite.interface")
+    teacher = create_teacher(name)
+    water = molecule("H2O")
+    teacher.check(water)
+    reference = interface.Calculator(method, water.numbers, water.positions / BOHR_TO_A)
+    reference.set("verbosity", 0)
+    result = reference.singlepoint()
+    water.calc = teacher.calculator()
+    assert water.get_potential_energy() == pytest.approx(result["energy"] * HARTREE_TO_EV, abs=1e-5)
+    forces = -result["gradient"] * HARTREE_TO_EV / BOHR_TO_A
+    assert water.get_forces() == pytest.approx(forces, abs=1e-5)
+    assert teacher.version[0].isdigit()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_xtb_arguments_reach_the_calculator():
+    pytest.importorskip("tblite")
+    teacher = create_teacher("gfn2-xtb", charge=1)
+    assert teacher.describe()["settings"] == {"charge": 1}
+    water = molecule("H2O")
+    water.calc = teacher.calculator()
+    assert water.get_potential_energy() > -137.9 + 5.0  # ionisation costs more than 5 eV
+    with pytest.raises(CompactFFError, match=r"no argument chrage; allowed are charge"):
+        create_teacher("gfn2-xtb", chrage=1)
+
+
+def test_teacher_is_plain_data_with_fresh_calculators():
+    teacher = create_teacher("ase.calculators.emt:EMT", asap_cutoff=True)
+    again = pickle.loads(pickle.dumps(teacher))
+    assert again == teacher
+    assert again.calculator() is not again.calculator()
+    assert isinstance(again.calculator(), EMT)
+    assert again.calculator().parameters["asap_cutoff"] is True
+
+
+def test_element_beyond_the_teacher():
+    pytest.importorskip("tblite")
+    teacher = create_teacher("gfn2-xtb")
+    with pytest.raises(
+        CompactFFError, match=r"fuel\.xyz: the teacher gfn2-xtb does not know U; it knows H, He"
+    ):
+        teacher.check(bulk("U", crystalstructure="fcc", a=4.0), "fuel.xyz")
+
+
+def test_unknown_name_lists_what_exists():
+    with pytest.raises(
+        CompactFFError, match=r"unknown teacher 'gfn3'; allowed are gfn2-xtb.*mace:FILE.*module:"
+    ):
+        create_teacher("gfn3")
+    for name in ("", ":", "mace", "mace:", "gfn2-xtb:file", "orb:"):
+        with pytest.raises(CompactFFError, match="unknown teacher"):
+            create_teacher(name)
+
+
+@pytest.mark.parametrize("key", list(TEACHERS))
+def test_missing_package_says_what_to_install(key, without):
+    kind = TEACHERS[key]
+    without(kind.module)
+    usage = f"{key}:x" if kind.target else key
+    with pytest.raises(CompactFFError, match=f"needs {kind.module}.*run: pip install"):
+        create_teacher(usage)
+    assert available()[teachers._usage(key)] == kind.install
+
+
+def test_callable_from_the_current_folder(tmp_path, monkeypatch):
+    code = "from ase.calculators.emt import EMT\ndef make(cutoff=1):\n    return EMT()\nNOT = dict\n"
+    (tmp_path / "my_teacher.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    teacher = create_teacher("my_teacher:make", cutoff=2)
+    assert teacher.version.startswith("unknown, my_teacher.py sha256 ")
+    assert (teacher.elements, sys.path) == (None, before)
+    teacher.check(molecule("H2O"))
+    for name, message in {
+        "my_teacher:none": "no attribute 'none'",
+        "no_such_module:x": "No module named",
+        "my_teacher:NOT": "returned a dict; expected an ASE calculator",
+    }.items():
+        with pytest.raises(CompactFFError, match=message):
+            create_teacher(name)
+    with pytest.raises(CompactFFError, match="unexpected keyword"):
+        create_teacher("my_teacher:make", wrong=1)
+    monkeypatch.delitem(sys.modules, "my_teacher")
+
+
+class Told(EMT):
+    def __init__(self, *args, **kwargs):
+        super().__init__()
+        self.told = (args, kwargs)
+
+
+def test_sevennet_tells_its_elements(monkeypatch):
+    class Net(Told):
+        type_map = {1: 0, 8: 1}  # noqa: RUF012
+
+    stub(monkeypatch, "sevenn.calculator", SevenNetCalculator=Net)
+    teacher = create_teacher("sevennet-0", device="cpu")
+    assert teacher.calculator().told == (("7net-0",), {"device": "cpu"})
+    with pytest.raises(CompactFFError, match="does not know C; it knows H, O"):
+        teacher.check(molecule("CH4"))
+
+
+def test_chgnet_is_for_crystals(monkeypatch):
+    stub(monkeypatch, "chgnet.model.dynamics", CHGNetCalculator=Told)
+    teacher = create_teacher("chgnet", device="cpu")
+    assert teacher.calculator().told == ((), {"use_device": "cpu"})
+    teacher.check(bulk("Cu"))
+    with pytest.raises(CompactFFError, match=r"is for crystals.*pbc \[False, False, False\]"):
+        teacher.check(molecule("H2O"))
+
+
+def test_mace_takes_a_file_and_records_its_checksum(monkeypatch, tmp_path):
+    class Mace(Told):
+        z_table = types.SimpleNamespace(zs=[1, 6])
+
+    stub(monkeypatch, "mace.calculators", MACECalculator=Mace)
+    with pytest.raises(CompactFFError, match="no such MACE model"):
+        create_teacher(f"mace:{tmp_path / 'none'}")
+    model = tmp_path / "mace.model"
+    model.write_bytes(b"weights")
+    teacher = create_teacher(f"mace:{model}", device="cpu")
+    assert teacher.elements == {"H", "C"}
+    assert "mace.model sha256 " in teacher.version
+    assert teacher.calculator().told[1]["model_paths"] == str(model)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "place"), [("model", "calculator"), (("model", "adapter"), "inference.calculator")]
+)
+def test_orb_of_old_and_new_releases(monkeypatch, loaded, place):
+    stub(monkeypatch, f"orb_models.forcefield.{place}", ORBCalculator=Told)
+    pretrained = types.SimpleNamespace(orb_v2=lambda device: loaded)
+    monkeypatch.setattr(sys.modules["orb_models.forcefield"], "pretrained", pretrained, raising=False)
+    monkeypatch.setattr(teachers, "_installed", lambda module: module in f"orb_models.forcefield.{place}")
+    made = create_teacher("orb:orb-v2", device="cpu").calculator()
+    assert made.told == ((loaded if isinstance(loaded, tuple) else (loaded,)), {"device": "cpu"})
+    with pytest.raises(CompactFFError, match="no model 'nothing'"):
+        create_teacher("orb:nothing")
+
+
+@pytest.mark.parametrize("name", ["sevennet-0", "chgnet"])
+def test_networks_with_their_weights_for_real(name):
+    pytest.importorskip(TEACHERS[name].module)
+    teacher = create_teacher(name, device="cpu")
+    copper = bulk("Cu")
+    teacher.check(copper)
+    copper.calc = teacher.calculator()
+    assert copper.get_potential_energy() == pytest.approx(-4.1, abs=0.1)
