@@ -12,33 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compactff_md.neighbours import NeighbourTable
 from compactff_md.students.base import StudentNetwork
-
-
-def energies_and_edge_gradients(
-    student: StudentNetwork, vectors: Tensor, neighbours: Tensor, species: Tensor, create_graph: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Energies of atoms and the derivative of their sum with respect to each vector.
-
-    Parameters
-    ----------
-    student, vectors, neighbours, species
-        As in :meth:`StudentNetwork.forward`.
-    create_graph
-        True in training, where the gradients are differentiated again with respect to the weights.
-
-    Returns
-    -------
-    energies_eV
-        Shape (N,), float64.
-    edge_gradients_eV_per_A
-        Shape (N, K, 3), in the dtype of ``vectors``.
-    """
-    vectors = vectors.detach().requires_grad_(True)
-    with torch.enable_grad():
-        energies = student(vectors, neighbours, species)  # (N,)
-        (gradients,) = torch.autograd.grad([energies.sum()], [vectors], create_graph=create_graph)
-    return energies, gradients
 
 
 def forces_from_edges(edge_gradients: Tensor, neighbours: Tensor) -> Tensor:
@@ -51,3 +26,34 @@ def virial_from_edges(vectors: Tensor, edge_gradients: Tensor) -> Tensor:
     """dE/d(strain) in eV, shape (3, 3), symmetric; padding contributes nothing."""
     virial = torch.einsum("nka,nkb->ab", vectors, edge_gradients)
     return 0.5 * (virial + virial.T)
+
+
+def predict(
+    student: StudentNetwork, positions_A: Tensor, table: NeighbourTable, species: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Energies, forces and virial of one structure.
+
+    Parameters
+    ----------
+    student
+        In evaluation mode; its weights' dtype and device are those of the computation.
+    positions_A
+        Shape (N, 3), in float64 where the box is large; the subtraction is done in its dtype.
+    table
+        Neighbours within at least the student's cutoff.
+    species
+        From ``student.species_of``, shape (N,).
+
+    Returns
+    -------
+    energies_eV
+        Shape (N,), float64.
+    forces_eV_per_A
+        Shape (N, 3), in the dtype of the weights.
+    virial_eV
+        dE/d(strain), shape (3, 3), in the dtype of the weights.
+    """
+    vectors = table.vectors(positions_A).to(student.dtype_like().dtype)
+    energies, gradients = student.energies_and_gradients(vectors, table.neighbours, species)
+    forces = forces_from_edges(gradients, table.neighbours)
+    return energies.detach(), forces.detach(), virial_from_edges(vectors, gradients).detach()

@@ -9,15 +9,15 @@ from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor, nn
 
 from compactff_md.errors import CompactFFError
-from compactff_md.students.prior import ZBLRepulsion
 from compactff_md.structure import MAX_ATOMIC_NUMBER
+from compactff_md.students.prior import ZBLRepulsion
 
 
 class StudentNetwork(nn.Module, ABC):
     """Energies of atoms from the vectors to their neighbours.
 
-    Subclasses implement :meth:`network_energies`, and may implement :meth:`network_gradients` where an
-    analytic derivative is faster than autograd. All must be scriptable by ``torch.jit.script``.
+    Subclasses implement :meth:`network_energies`, and may override :meth:`energies_and_gradients` where
+    an analytic derivative is faster than autograd. All must be scriptable by ``torch.jit.script``.
 
     Parameters
     ----------
@@ -25,6 +25,8 @@ class StudentNetwork(nn.Module, ABC):
         Chemical symbols; their order is that of the species index.
     cutoff_A
         Neighbours farther than this have no influence.
+    hyperparameters
+        What, beside elements and cutoff, rebuilds the network.
 
     Attributes
     ----------
@@ -32,25 +34,37 @@ class StudentNetwork(nn.Module, ABC):
         Energy of each element's atom outside the network, shape (S,), float64.
     energy_scale_eV
         What the network's dimensionless output is multiplied with, shape (), float64.
+    anchored
+        True where ``energy_shift_eV`` are energies of isolated atoms, which the student then reproduces.
     """
 
-    num_interactions: int
+    # No annotations here: torch.jit cannot read those of a class body that are strings.
+    architecture = ""
+    num_interactions = 1
+    needs_autograd = True
+    __jit_unused_properties__ = ["receptive_field_A", "num_parameters"]  # noqa: RUF012
 
-    def __init__(self, elements: list[str], cutoff_A: float) -> None:
+    def __init__(self, elements: list[str], cutoff_A: float, hyperparameters: dict[str, int]) -> None:
         super().__init__()
         self.elements = check_elements(elements)
         if not 1.0 <= cutoff_A <= 20.0:
             raise CompactFFError(f"cutoff is {cutoff_A} A; allowed are 1 to 20 A")
         self.cutoff_A = float(cutoff_A)
+        self.hyperparameters = dict(hyperparameters)
+        self.anchored = False
         numbers = [atomic_numbers[symbol] for symbol in self.elements]
         self.prior = ZBLRepulsion(numbers)
         self.register_buffer("atomic_numbers", torch.tensor(numbers))
         self.register_buffer("energy_shift_eV", torch.zeros(len(numbers), dtype=torch.float64))
         self.register_buffer("energy_scale_eV", torch.ones((), dtype=torch.float64))
+        self.register_buffer("anchor", torch.zeros(len(numbers), dtype=torch.float64))
 
     @abstractmethod
     def network_energies(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
         """Dimensionless energies of the learned part, shape (N,); arguments as in :meth:`forward`."""
+
+    def initialise_from_data(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> None:
+        """Scale the network's inner features on a sample of the data; called once, before training."""
 
     def forward(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
         """Energies of atoms.
@@ -63,7 +77,8 @@ class StudentNetwork(nn.Module, ABC):
         neighbours
             Index j of each, shape (N, K), int64.
         species
-            Index into ``elements`` of each atom, shape (N,), int64.
+            Index into ``elements`` of each atom, shape (M,), int64, M >= N: the rows of ``vectors`` are
+            the first N atoms, and further ones are only neighbours.
 
         Returns
         -------
@@ -72,7 +87,72 @@ class StudentNetwork(nn.Module, ABC):
         """
         energies = self.network_energies(vectors, neighbours, species).to(torch.float64)  # (N,)
         repulsion = self.prior(vectors, neighbours, species).to(torch.float64)  # (N,)
-        return energies * self.energy_scale_eV + self.energy_shift_eV[species] + repulsion
+        return self.offsets_eV()[species[: vectors.shape[0]]] + energies * self.energy_scale_eV + repulsion
+
+    @torch.jit.export
+    def energies_and_gradients(
+        self, vectors: Tensor, neighbours: Tensor, species: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Energies of atoms and the derivative of their sum by every vector.
+
+        By autograd here, which wants gradients enabled where it is scripted (``needs_autograd``); a
+        student may override it with its analytic derivative. In training mode both can be
+        differentiated by the weights.
+
+        Returns
+        -------
+        energies_eV
+            Shape (N,), float64.
+        edge_gradients_eV_per_A
+            Shape (N, K, 3), in the dtype of ``vectors``.
+        """
+        if torch.jit.is_scripting():  # TorchScript has no enable_grad: its caller must not be under no_grad
+            return self._differentiate(vectors, neighbours, species)
+        else:
+            with torch.enable_grad():
+                return self._differentiate(vectors, neighbours, species)
+
+    def _differentiate(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> tuple[Tensor, Tensor]:
+        leaf = vectors.detach().requires_grad_(True)
+        energies = self.forward(leaf, neighbours, species)
+        gradient = torch.autograd.grad([energies.sum()], [leaf], create_graph=self.training)[0]
+        assert gradient is not None
+        return (energies if self.training else energies.detach()), gradient
+
+    def offsets_eV(self) -> Tensor:
+        """Energy of each element's atom beside the network's, shape (S,), float64.
+
+        Where the energies of isolated atoms are given (``anchored``), what the network says of an
+        isolated atom is taken off, so that it has exactly the given energy.
+        """
+        if not self.anchored:
+            return self.energy_shift_eV
+        if self.training:
+            return self.energy_shift_eV - self.energy_scale_eV * self.isolated_energies()
+        return self.energy_shift_eV - self.energy_scale_eV * self.anchor
+
+    def isolated_energies(self) -> Tensor:
+        """Dimensionless network energies of one atom of each element alone, shape (S,), float64."""
+        species = torch.arange(self.atomic_numbers.shape[0], device=self.atomic_numbers.device)
+        weights = self.dtype_like()
+        alone = torch.full((species.shape[0], 1, 3), 1000.0, dtype=weights.dtype, device=weights.device)
+        return self.network_energies(alone, species.unsqueeze(1), species).to(torch.float64)
+
+    def dtype_like(self) -> Tensor:
+        """Return a tensor with the dtype and device of the weights."""
+        return self.prior.table
+
+    def refresh_anchor(self) -> None:
+        """Store the isolated atoms' network energies for evaluation; after any change of the weights."""
+        with torch.no_grad():
+            self.anchor.copy_(self.isolated_energies())
+
+    def train(self, mode: bool = True) -> StudentNetwork:
+        """Switch to training or evaluation, where the anchor of isolated atoms is fixed."""
+        super().train(mode)
+        if not mode and self.anchored:
+            self.refresh_anchor()
+        return self
 
     @property
     def receptive_field_A(self) -> float:
@@ -112,3 +192,11 @@ def check_elements(elements: list[str]) -> list[str]:
     if len(elements) != len(set(elements)) or not elements:
         raise CompactFFError(f"elements are {elements}; expected at least one, each once")
     return elements
+
+
+def gather(rows: Tensor, neighbours: Tensor) -> Tensor:
+    """Rows (M, C) of the neighbours (N, K), shape (N, K, C); its derivative is one ``index_add``.
+
+    Plain indexing would be differentiated by ``index_put_`` with accumulation, which is several times slower.
+    """
+    return rows.index_select(0, neighbours.flatten()).unflatten(0, neighbours.shape)

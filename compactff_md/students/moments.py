@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compactff_md.students.base import StudentNetwork
+from compactff_md.students.base import StudentNetwork, gather
 
 NUM_COMPONENTS = 13  # 1 scalar, 3 of a vector, 9 of a symmetric tensor
 RANK_OF_COMPONENT = (0, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2)
@@ -42,7 +42,7 @@ class MomentsConfig:
 
 
 class MomentLayer(nn.Module):
-    """Moments of one interaction -> invariants -> features, and the way back."""
+    """Moments of one interaction -> invariants -> features and energy, and the way back."""
 
     def __init__(self, config: MomentsConfig, num_species: int, previous: int) -> None:
         super().__init__()
@@ -66,12 +66,12 @@ class MomentLayer(nn.Module):
     def contract(self, moments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Moments (N, 13, C) -> mixed moments (13, N, 2m+t), tensor times vector (3, N, t), invariants."""
         m = self.m
-        mixed = torch.bmm(moments.transpose(0, 1), self.mixing[self.rank])  # (13, N, 2m+t)
+        mixed = torch.bmm(moments.transpose(0, 1), self.mixing.index_select(0, self.rank))  # (13, N, 2m+t)
         n = mixed.shape[1]
         products = (mixed[:, :, :m] * mixed[:, :, m : 2 * m]).view(13, n * m)
         by_rank = torch.mm(self.spread.t(), products).view(3, n, m)
         vector = mixed[1:4, :, 2 * m :]  # (3, N, t)
-        tensor = mixed[4:13, :, 2 * m :].view(3, 3, n, self.t)
+        tensor = mixed[4:13, :, 2 * m :].unflatten(0, (3, 3))
         turned = (tensor * vector).sum(1)  # (3, N, t)
         triples = (turned * vector).sum(0)  # (N, t)
         invariants = torch.cat([mixed[0, :, :m], by_rank[0], by_rank[1], by_rank[2], triples], dim=1)
@@ -86,12 +86,58 @@ class MomentLayer(nn.Module):
         right = products * mixed[:, :, :m]
         first = left[:1] + slope[:, :m].unsqueeze(0)
         vector = mixed[1:4, :, 2 * m :]
-        triples = slope[:, 4 * m :]  # (N, t)
-        weighted = vector * triples
-        outer = (weighted.unsqueeze(1) * vector).view(9, n, self.t)
+        triples = slope[:, 4 * m : self.num_invariants]  # (N, t)
+        outer = ((vector * triples).unsqueeze(1) * vector).flatten(0, 1)  # (9, N, t)
         triple = torch.cat([torch.zeros_like(outer[:1]), 2.0 * turned * triples, outer])
         mixed_slope = torch.cat([torch.cat([first, left[1:]]), right, triple], dim=2)  # (13, N, 2m+t)
-        return torch.bmm(mixed_slope, self.mixing[self.rank].transpose(1, 2)).transpose(0, 1)
+        mixing = self.mixing.index_select(0, self.rank).transpose(1, 2)
+        return torch.bmm(mixed_slope, mixing).transpose(0, 1)
+
+    def forward(
+        self, moments: Tensor, previous: Tensor, central: Tensor
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Moments (N, 13, C), features (N, H or 0) -> energies (N,), features (N, H), saved."""
+        mixed, turned, inputs = self.contract(moments)
+        inputs = torch.cat([inputs, previous], dim=1)
+        inner = self.inner_bias.index_select(0, central) + torch.mm(inputs, self.inner)
+        first, inner_slope = silu_and_slope(inner)
+        feature, outer_slope = silu_and_slope(torch.addmm(self.outer_bias, first, self.outer))
+        readout = self.readout.index_select(0, central)
+        return (feature * readout).sum(1), feature, [mixed, turned, inner_slope, outer_slope, readout]
+
+    @torch.jit.export
+    def trace_back(self, saved: list[Tensor], feature_slope: Tensor) -> tuple[Tensor, Tensor]:
+        """Derivative by the moments (N, 13, C) and by the previous features (N, H or 0).
+
+        ``feature_slope`` is what later interactions add to the derivative by this one's features.
+        """
+        slope = (saved[4] + feature_slope) * saved[3]
+        slope = torch.mm(slope, self.outer.t()) * saved[2]
+        slope = torch.mm(slope, self.inner.t())
+        return self.contract_backward(saved[0], saved[1], slope), slope[:, self.num_invariants :]
+
+    @torch.jit.unused
+    def scale_to(self, moments: Tensor) -> None:
+        """Give every invariant mean zero and variance one over these atoms, at their first use."""
+        m = self.m
+        with torch.no_grad():
+            first = self.contract(moments)[2]
+            self.mixing[0, :, :m] /= spread_of(first[:, :m])
+            product = spread_of(self.contract(moments)[2][:, m : 2 * m])
+            self.mixing[0, :, m : 2 * m] /= product
+            for rank in (1, 2):
+                share = spread_of(first[:, (rank + 1) * m : (rank + 2) * m]).sqrt()
+                self.mixing[rank, :, : 2 * m] /= torch.cat([share, share])
+            share = spread_of(first[:, 4 * m :]).pow(1.0 / 3.0)
+            self.mixing[1:, :, 2 * m :] /= share
+            mean = self.contract(moments)[2].mean(0)
+            self.inner_bias -= mean @ self.inner[: self.num_invariants]
+
+
+def spread_of(values: Tensor) -> Tensor:
+    """Standard deviation of each column, at least a hundredth of the largest, never zero."""
+    spread = values.std(0, unbiased=False)
+    return spread.clamp(min=max(0.01 * float(spread.max()), 1e-6))
 
 
 def silu_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,21 +148,139 @@ def silu_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class MomentsStudent(StudentNetwork):
-    """Strictly local for one interaction; two cutoffs wide for two."""
+    """Strictly local with one interaction; two cutoffs wide with two."""
+
+    architecture = "moments"
+    needs_autograd = False
 
     def __init__(self, elements: list[str], cutoff_A: float, config: MomentsConfig) -> None:
-        super().__init__(elements, cutoff_A)
-        self.config_dict = dict(vars(config))
+        super().__init__(elements, cutoff_A, vars(config))
         self.num_interactions = config.interactions
         self.channels = config.channels
         species, hidden = len(self.elements), config.hidden
-        frequencies = math.pi / self.cutoff_A * torch.arange(1, config.radial + 1)
-        self.frequencies = nn.Parameter(frequencies)
+        self.frequencies = nn.Parameter(math.pi / self.cutoff_A * torch.arange(1, config.radial + 1))
         width = config.channels * config.interactions
         self.radial = nn.Parameter(torch.randn(config.radial, width) / math.sqrt(config.radial))
         self.codes = nn.Parameter(torch.randn(config.interactions, species, config.channels))
-        self.sources = nn.Parameter(
-            torch.randn(config.interactions - 1, hidden, config.channels) / math.sqrt(hidden)
-        )
-        layers = [MomentLayer(config, species, 0 if k == 0 else hidden) for k in range(config.interactions)]
+        sources = torch.randn(config.interactions - 1, hidden, config.channels) / math.sqrt(hidden)
+        self.sources = nn.Parameter(sources)
+        layers = [MomentLayer(config, species, hidden if k else 0) for k in range(config.interactions)]
         self.layers = nn.ModuleList(layers)
+
+    def radial_functions(self, distance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``sin(w d) (1 - d^2/rc^2)^3 / d`` and its derivative by d, both (N, K, R)."""
+        inverse = distance.reciprocal()
+        scaled = distance * (1.0 / (self.cutoff_A * self.cutoff_A))
+        inside = torch.clamp(1.0 - distance * scaled, min=0.0)
+        square = inside * inside
+        envelope = square * inside * inverse  # (N, K)
+        envelope_slope = -(6.0 * square * scaled + envelope) * inverse
+        phase = distance.unsqueeze(-1) * self.frequencies
+        sine = torch.sin(phase)
+        values = sine * envelope.unsqueeze(-1)
+        slopes = torch.cos(phase) * self.frequencies * envelope.unsqueeze(
+            -1
+        ) + sine * envelope_slope.unsqueeze(-1)
+        return values, slopes
+
+    def components(self, unit: Tensor) -> Tensor:
+        """Return 1, u and u (x) u of the unit vectors, (N, K, 13)."""
+        outer = (unit.unsqueeze(-1) * unit.unsqueeze(-2)).flatten(-2)
+        return torch.cat([torch.ones_like(unit[..., :1]), unit, outer], dim=-1)
+
+    def neighbour_weights(self, k: int, feature: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
+        """Weight of each neighbour in interaction k by its element and features, (N, K, C)."""
+        source = self.codes[k].index_select(0, species)  # (M, C)
+        if k > 0:
+            source = source + torch.mm(feature, self.sources[k - 1])
+        return gather(source, neighbours)
+
+    def evaluate(
+        self, vectors: Tensor, neighbours: Tensor, species: Tensor, with_gradients: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Dimensionless energies (N,) of the network and, if asked for, their gradients (N, K, 3)."""
+        central = species[: vectors.shape[0]]
+        distance = torch.linalg.vector_norm(vectors, dim=-1)  # (N, K)
+        unit = vectors / distance.unsqueeze(-1)
+        values, slopes = self.radial_functions(distance)
+        radial = torch.matmul(values, self.radial)  # (N, K, C * T)
+        components = self.components(unit)  # (N, K, 13)
+        weights: list[Tensor] = []
+        saved: list[list[Tensor]] = []
+        feature = distance[:, :0]
+        energy = torch.zeros_like(distance[:, 0])
+        for k, layer in enumerate(self.layers):
+            weight = self.neighbour_weights(k, feature, neighbours, species)
+            edge = self.part(radial, k) * weight
+            share, feature, state = layer(torch.bmm(components.transpose(1, 2), edge), feature, central)
+            energy = energy + share
+            weights.append(weight)
+            saved.append(state)
+        if not with_gradients:
+            return energy, energy
+        component_slope, radial_slope = self.pull_back(components, radial, weights, saved, neighbours)
+        distance_slope = (torch.matmul(radial_slope, self.radial.t()) * slopes).sum(-1, keepdim=True)
+        tensor_slope = component_slope[..., 4:].unflatten(-1, (3, 3))  # symmetric in its last two
+        unit_slope = component_slope[..., 1:4] + 2.0 * (tensor_slope * unit.unsqueeze(-2)).sum(-1)
+        along = (unit_slope * unit).sum(-1, keepdim=True)
+        return energy, (unit_slope - along * unit) / distance.unsqueeze(-1) + distance_slope * unit
+
+    def pull_back(
+        self,
+        components: Tensor,
+        radial: Tensor,
+        weights: list[Tensor],
+        saved: list[list[Tensor]],
+        neighbours: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Derivative by the components (N, K, 13) and by the radial functions (N, K, C * T)."""
+        component_slope = torch.zeros_like(components)
+        radial_slopes: list[Tensor] = []
+        feature_slope = torch.zeros_like(saved[-1][3])  # (N, H)
+        for layer in self.layers[::-1]:
+            k = len(saved) - 1
+            weight, part = weights.pop(), self.part(radial, k)
+            moment_slope, feature_slope = layer.trace_back(saved.pop(), feature_slope)
+            edge_slope = torch.bmm(components, moment_slope)  # (N, K, C)
+            component_slope = component_slope + torch.bmm(part * weight, moment_slope.transpose(1, 2))
+            radial_slopes.insert(0, edge_slope * weight)
+            if k > 0:
+                source_slope = torch.zeros_like(moment_slope[:, 0])  # (N, C)
+                source_slope = source_slope.index_add(
+                    0, neighbours.flatten(), (edge_slope * part).flatten(0, 1)
+                )
+                feature_slope = feature_slope + torch.mm(source_slope, self.sources[k - 1].t())
+        return component_slope, torch.cat(radial_slopes, dim=-1)
+
+    def part(self, radial: Tensor, k: int) -> Tensor:
+        """Columns of interaction k."""
+        return radial[..., k * self.channels : (k + 1) * self.channels]
+
+    @torch.jit.export
+    def energies_and_gradients(
+        self, vectors: Tensor, neighbours: Tensor, species: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Energies (N,) in eV, float64, and their analytic gradients by the vectors, (N, K, 3)."""
+        energies, gradients = self.evaluate(vectors, neighbours, species, True)
+        repulsion, repulsion_gradients = self.prior.energies_and_gradients(vectors, neighbours, species)
+        shift = self.offsets_eV().index_select(0, species[: vectors.shape[0]])
+        total = shift + energies.to(torch.float64) * self.energy_scale_eV + repulsion.to(torch.float64)
+        return total, gradients * self.energy_scale_eV.to(gradients.dtype) + repulsion_gradients
+
+    def network_energies(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
+        """Dimensionless energies of the learned part, shape (N,)."""
+        return self.evaluate(vectors, neighbours, species, False)[0]
+
+    @torch.jit.unused
+    def initialise_from_data(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> None:
+        """Scale every layer's invariants to mean zero and variance one on a sample of the data."""
+        distance = torch.linalg.vector_norm(vectors, dim=-1)
+        radial = torch.matmul(self.radial_functions(distance)[0], self.radial)
+        components = self.components(vectors / distance.unsqueeze(-1)).transpose(1, 2)
+        feature = distance[:, :0]
+        with torch.no_grad():
+            for k, layer in enumerate(self.layers):
+                edge = self.part(radial, k) * self.neighbour_weights(k, feature, neighbours, species)
+                moments = torch.bmm(components, edge)
+                layer.scale_to(moments)
+                feature = layer(moments, feature, species[: vectors.shape[0]])[1]

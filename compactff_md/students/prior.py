@@ -61,7 +61,9 @@ class ZBLRepulsion(nn.Module):
         decay = (screened * parameters[..., :4]).sum(-1) * inverse
         square = switch * switch
         energy = screening * square * switch
-        slope = square * (switch * (decay - screening * inverse) - 6.0 * screening * distance_A * parameters[..., 8])
+        slope = square * (
+            switch * (decay - screening * inverse) - 6.0 * screening * distance_A * parameters[..., 8]
+        )
         return energy, slope
 
     def forward(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
@@ -69,3 +71,11 @@ class ZBLRepulsion(nn.Module):
         distance = torch.linalg.vector_norm(vectors, dim=-1)  # (N, K)
         energy, _ = self.energy_and_slope(distance, self.pair_parameters(neighbours, species))
         return energy.sum(dim=1)
+
+    def energies_and_gradients(
+        self, vectors: Tensor, neighbours: Tensor, species: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Energies (N,) in eV and their gradients by the vectors (N, K, 3) in eV/A."""
+        distance = torch.linalg.vector_norm(vectors, dim=-1)
+        energy, slope = self.energy_and_slope(distance, self.pair_parameters(neighbours, species))
+        return energy.sum(dim=1), (slope / distance).unsqueeze(-1) * vectors

@@ -1,0 +1,127 @@
+"""The three sizes, and how each architecture fills them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from compactff_md.errors import CompactFFError
+from compactff_md.students.base import StudentNetwork
+from compactff_md.students.moments import MomentsConfig, MomentsStudent
+from compactff_md.students.painn import PaiNNConfig, PaiNNStudent
+
+# Most parameters of each size, everything learned counted: the predecessor's three students.
+BUDGETS = {"original": 427_292, "tiny": 77_203, "ultra-tiny": 21_459}
+SIZES = tuple(BUDGETS)
+
+# `hidden` is the widest wanted; it shrinks where many elements would overrun the budget.
+_MOMENTS = {
+    "original": MomentsConfig(radial=12, channels=64, mixed=80, triples=48, hidden=192, interactions=2),
+    "tiny": MomentsConfig(radial=8, channels=24, mixed=32, triples=16, hidden=96, interactions=2),
+    "ultra-tiny": MomentsConfig(radial=8, channels=24, mixed=24, triples=16, hidden=80, interactions=1),
+}
+_LOCAL = {
+    "original": MomentsConfig(radial=16, channels=96, mixed=128, triples=64, hidden=320, interactions=1),
+    "tiny": MomentsConfig(radial=12, channels=40, mixed=56, triples=32, hidden=128, interactions=1),
+    "ultra-tiny": _MOMENTS["ultra-tiny"],
+}
+_SECOND = {
+    **_MOMENTS,
+    "ultra-tiny": MomentsConfig(radial=8, channels=14, mixed=14, triples=8, hidden=48, interactions=2),
+}
+_PAINN = {
+    "original": PaiNNConfig(features=128, interactions=3, radial=20, update=48),
+    "tiny": PaiNNConfig(features=64, interactions=2, radial=12, update=24),
+    "ultra-tiny": PaiNNConfig(features=32, interactions=2, radial=10, update=12),
+}
+
+_Build = Callable[[list[str], float, dict], StudentNetwork]
+ARCHITECTURES: dict[str, _Build] = {
+    "moments": lambda elements, cutoff_A, h: MomentsStudent(elements, cutoff_A, MomentsConfig(**h)),
+    "painn": lambda elements, cutoff_A, h: PaiNNStudent(elements, cutoff_A, PaiNNConfig(**h)),
+}
+# Names that `create` takes; the first is what the bake-off chose for each size.
+VARIANTS = {"moments": _MOMENTS, "moments-local": _LOCAL, "moments-second": _SECOND, "painn": _PAINN}
+
+
+def create(
+    size: str,
+    elements: list[str],
+    *,
+    architecture: str | None = None,
+    cutoff_A: float = 5.0,
+    seed: int = 0,
+) -> StudentNetwork:
+    """Make an untrained student of a size, with at most that size's number of parameters.
+
+    Parameters
+    ----------
+    size
+        ``original``, ``tiny`` or ``ultra-tiny``.
+    elements
+        Chemical symbols that the student shall know.
+    architecture
+        ``moments`` (what None means), or a rival of the bake-off: ``moments-local``, ``moments-second``,
+        ``painn``.
+    cutoff_A
+        From 1 to 20 A.
+    seed
+        Of the initial weights; the global random state is left as it was.
+
+    Raises
+    ------
+    CompactFFError
+        For an unknown size or architecture, or where the elements alone overrun the budget.
+    """
+    variant = _lookup(VARIANTS, architecture or "moments", "architecture")
+    hyperparameters = vars(_lookup(variant, size, "size"))
+    name = "painn" if architecture == "painn" else "moments"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if name == "moments":
+            hyperparameters = _fit(MomentsConfig(**hyperparameters), elements, cutoff_A, BUDGETS[size])
+        network = ARCHITECTURES[name](elements, cutoff_A, hyperparameters)
+    if network.num_parameters > BUDGETS[size]:
+        raise CompactFFError(
+            f"{len(elements)} elements make {network.num_parameters} parameters, more than the "
+            f"{BUDGETS[size]} of {size!r}; choose a larger size or fewer elements"
+        )
+    return network
+
+
+def rebuild(architecture: str, hyperparameters: dict, elements: list[str], cutoff_A: float) -> StudentNetwork:
+    """Make the untrained network that a student file describes.
+
+    Raises
+    ------
+    CompactFFError
+        If the architecture or one of its hyperparameters is unknown to this version.
+    """
+    build = _lookup(ARCHITECTURES, architecture, "architecture")
+    try:
+        return build(elements, cutoff_A, hyperparameters)
+    except TypeError as error:
+        raise CompactFFError(
+            f"hyperparameters {hyperparameters} do not fit {architecture!r}: {error}"
+        ) from error
+
+
+def _fit(config: MomentsConfig, elements: list[str], cutoff_A: float, budget: int) -> dict:
+    """Shrink ``hidden`` by steps of 8 until the budget holds; at 8 the caller's check speaks."""
+    hidden = config.hidden
+    while hidden > 8:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            count = sum(p.numel() for p in MomentsStudent(elements, cutoff_A, config).parameters())
+        if count + len(elements) + 1 <= budget:
+            break
+        hidden -= 8
+        config = replace(config, hidden=hidden)
+    return dict(vars(config))
+
+
+def _lookup(table: dict, key: str, kind: str):
+    if key not in table:
+        raise CompactFFError(f"unknown {kind} {key!r}; allowed are {', '.join(table)}")
+    return table[key]
