@@ -1,0 +1,172 @@
+"""Students as ASE calculators."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from compactff_md.errors import CompactFFError
+from compactff_md.gradients import predict
+from compactff_md.neighbours import NeighbourTable, neighbour_table
+from compactff_md.structure import Structure
+from compactff_md.students.base import StudentNetwork
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DEFAULT_SKIN_A = 0.5
+
+
+class StudentCalculator(Calculator):
+    """Energy, forces and stress of a student in ASE's units (eV, eV/A, eV/A^3).
+
+    Parameters
+    ----------
+    network
+        Any student; it is copied, the original stays as it is.
+    device
+        ``auto`` takes a GPU where torch finds one; otherwise any torch device.
+    dtype
+        ``float32`` or ``float64`` of the network; energies are summed in float64 either way.
+    skin_A
+        Neighbours are searched this much beyond the cutoff and searched again when an atom has moved by
+        half of it, or when cell, periodicity or elements change. Zero searches at every step.
+
+    Raises
+    ------
+    CompactFFError
+        For an unknown device or dtype; when calculating, for elements that the student does not know,
+        structures that :class:`Structure` refuses, and energies or forces that are not finite.
+    """
+
+    implemented_properties: ClassVar[list[str]] = [  # type: ignore[misc]  # ASE declares no ClassVar
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+    ]
+
+    def __init__(
+        self,
+        network: StudentNetwork,
+        *,
+        device: str = "auto",
+        dtype: str = "float32",
+        skin_A: float = DEFAULT_SKIN_A,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if not 0.0 <= skin_A <= 5.0:
+            raise CompactFFError(f"skin is {skin_A} A; allowed are 0 to 5 A")
+        self.device = choose_device(device)
+        self.network = in_dtype(network, dtype).to(self.device)
+        self._tables = _TableKeeper(network.cutoff_A, skin_A, self.device)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: list[str] | None = None,
+        system_changes: list[str] = all_changes,
+    ) -> None:
+        """Compute everything at once; called by ASE."""
+        super().calculate(atoms, properties, system_changes)
+        structure = Structure.from_ase(self.atoms)
+        table, species = self._tables.of(structure, self.network)
+        positions = torch.tensor(structure.positions_A, device=self.device)
+        energies, forces, virial = predict(self.network, positions, table, species)
+        if not (torch.isfinite(energies).all() and torch.isfinite(forces).all()):
+            raise CompactFFError(
+                "the student's energy or forces are not finite: atoms overlap, or the simulation ran away"
+            )
+        self.results = {
+            "energy": float(energies.sum()),
+            "free_energy": float(energies.sum()),
+            "energies": energies.cpu().numpy(),
+            "forces": forces.double().cpu().numpy(),
+        }
+        if structure.pbc.all():
+            stress = virial.double().cpu().numpy() / structure.volume_A3
+            self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn ``auto``, ``cpu``, ``cuda`` or ``cuda:1`` into a device that exists here.
+
+    Raises
+    ------
+    CompactFFError
+        If torch does not know it, or finds no such GPU.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise CompactFFError(f"unknown device {device!r}; allowed are auto, cpu, cuda and cuda:N") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise CompactFFError(
+            f"device {device!r}: torch finds {torch.cuda.device_count()} GPUs; use cpu or auto"
+        )
+    return chosen
+
+
+def in_dtype(network: StudentNetwork, dtype: str) -> StudentNetwork:
+    """Copy a network into a dtype, in evaluation mode; the energies of its elements stay in float64.
+
+    Raises
+    ------
+    CompactFFError
+        For a dtype other than ``float32`` and ``float64``.
+    """
+    if dtype not in DTYPES:
+        raise CompactFFError(f"unknown dtype {dtype!r}; allowed are {', '.join(DTYPES)}")
+    copied = copy.deepcopy(network)
+    # Module.to(float32) would round the energies of isolated atoms, some 1e4 eV, to 1e-3 eV.
+    kept = {name: buffer for name, buffer in network.state_dict().items() if name in _FLOAT64_BUFFERS}
+    copied = copied.to(DTYPES[dtype])
+    for name, buffer in kept.items():
+        copied.register_buffer(name, buffer.detach().clone())
+    return copied.eval().requires_grad_(False)
+
+
+_FLOAT64_BUFFERS = ("energy_shift_eV", "energy_scale_eV", "anchor")
+
+
+class _TableKeeper:
+    """The neighbour table of the last structure, as long as it holds for the next."""
+
+    def __init__(self, cutoff_A: float, skin_A: float, device: torch.device) -> None:
+        self.reach_A = cutoff_A + skin_A
+        self.half_skin_A = 0.5 * skin_A
+        self.device = device
+        self.builds = 0
+        self._of: Structure | None = None
+
+    def of(self, structure: Structure, network: StudentNetwork) -> tuple[NeighbourTable, torch.Tensor]:
+        """Table and species of a structure, new where the old ones no longer hold."""
+        if not self._holds_for(structure):
+            self._species = network.species_of(torch.from_numpy(structure.numbers).to(self.device))
+            table = neighbour_table(structure, self.reach_A)
+            self._table = NeighbourTable(table.neighbours.to(self.device), table.offsets_A.to(self.device))
+            # The caller's arrays change in place.
+            self._of = copy.deepcopy(structure)
+            self.builds += 1
+        return self._table, self._species
+
+    def _holds_for(self, structure: Structure) -> bool:
+        old = self._of
+        if old is None or self.half_skin_A == 0.0 or len(old) != len(structure):
+            return False
+        if not (
+            np.array_equal(old.numbers, structure.numbers)
+            and np.array_equal(old.pbc, structure.pbc)
+            and np.array_equal(old.cell_A, structure.cell_A)
+        ):
+            return False
+        moved_A = np.linalg.norm(structure.positions_A - old.positions_A, axis=1).max()
+        return bool(moved_A < self.half_skin_A)
