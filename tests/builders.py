@@ -21,7 +21,7 @@ def random_structure(
     closest_A: float = 0.9,
     side_A: float = 5.0,
 ) -> Structure:
-    """Atoms thrown into the cell (or a cube of ``side_A``), none closer than ``closest_A``, images included."""
+    """Atoms thrown into the cell (or a cube of ``side_A``), none nearer than ``closest_A``, with images."""
     rng = np.random.default_rng(seed)
     box = np.eye(3) * side_A if cell_A is None else np.asarray(cell_A, dtype=float)
     images = np.array(list(product(*[(-1, 0, 1) if p else (0,) for p in pbc]))) @ box

@@ -27,7 +27,7 @@ def test_overlapping_atoms_are_named(molecule):
 
 
 def test_two_atoms_on_one_spot():
-    with pytest.raises(CompactFFError, match="atoms 0 and 1 overlap, 0.000 A apart"):
+    with pytest.raises(CompactFFError, match=r"atoms 0 and 1 overlap, 0\.000 A apart"):
         check_contacts(Structure(np.zeros((2, 3)), [1, 1]))
 
 
@@ -37,7 +37,7 @@ def test_an_overlap_across_the_boundary_counts():
     )
     box = np.eye(3) * 10.0
     check_contacts(Structure(positions, [6] * 5, box, [False, True, True]))
-    with pytest.raises(CompactFFError, match="overlap, 0.100 A"):
+    with pytest.raises(CompactFFError, match=r"overlap, 0\.100 A"):
         check_contacts(Structure(positions, [6] * 5, box, [True, True, True]))
 
 

@@ -12,7 +12,7 @@ CUTOFF_A = 4.0
 
 
 def brute_force(structure: Structure, cutoff_A: float) -> dict[tuple[int, int, int, int, int], float]:
-    """Every ordered pair and image within the cutoff, by trying all that could be: i, j, shifts -> distance."""
+    """Every ordered pair and image within the cutoff, by trying all: i, j, shifts -> distance."""
     periodic = np.flatnonzero(structure.pbc)
     vectors = structure.cell_A[periodic]
     # |n_k| <= |column k of the pseudo-inverse| (cutoff + |d|) for any shift n with |n vectors + d| < cutoff.

@@ -39,8 +39,8 @@ def test_a_partly_periodic_cell_needs_only_its_periodic_vectors():
         ((np.zeros((0, 3)), []), "no atoms"),
         ((WATER[:, :2], [8, 1, 1]), r"shape \(3, 2\) for 3 atomic numbers; expected \(3, 3\)"),
         ((WATER[:2], [8, 1, 1]), r"expected \(3, 3\)"),
-        ((WATER + [[0], [np.nan], [0]], [8, 1, 1]), r"atoms \[1\] are NaN"),
-        ((WATER + [[0], [0], [np.inf]], [8, 1, 1]), r"atoms \[2\] are NaN or infinite"),
+        ((WATER + np.array([[0], [np.nan], [0]]), [8, 1, 1]), r"atoms \[1\] are NaN"),
+        ((WATER + np.array([[0], [0], [np.inf]]), [8, 1, 1]), r"atoms \[2\] are NaN or infinite"),
         ((WATER, [8, 0, 1]), r"\[0\]; allowed are 1 to 86"),
         ((WATER, [8, 1, 87]), r"\[87\]; allowed are 1 to 86"),
         ((WATER, [8, 1, 1], np.eye(2), [True] * 3), r"expected \(3, 3\) and \(3,\)"),
@@ -83,5 +83,5 @@ def test_a_missing_file_is_named(tmp_path):
 def test_unreadable_or_empty_files_are_refused(tmp_path, content):
     path = tmp_path / "broken.xyz"
     path.write_bytes(content)
-    with pytest.raises(CompactFFError, match="broken.xyz"):
+    with pytest.raises(CompactFFError, match=r"broken\.xyz"):
         read_structures(path)

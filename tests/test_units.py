@@ -36,4 +36,4 @@ def test_against_openmm():
 
 
 def test_factors_are_inverse():
-    assert units.EV_TO_KJ_PER_MOL * units.KJ_PER_MOL_TO_EV == pytest.approx(1.0, rel=1e-15)
+    assert pytest.approx(1.0 / units.KJ_PER_MOL_TO_EV, rel=1e-15) == units.EV_TO_KJ_PER_MOL
