@@ -327,7 +327,7 @@ class TestSmoothness:
         for sign, table in ((1, vectors), (-1, without)):
             energy += sign * float(student.network_energies(table, neighbours, species).sum().detach())
             _, gradients = student.energies_and_gradients(table, neighbours, species)
-            force += sign * float(forces_from_edges(gradients, neighbours)[4, 0])
+            force += sign * float(forces_from_edges(gradients.detach(), neighbours)[4, 0])
         return energy, force
 
     def with_slope(self, student: StudentNetwork, beyond_A: float) -> tuple[float, float, float]:
