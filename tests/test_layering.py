@@ -8,11 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = {
-    "compactff_md": ROOT / "compactff_md",
-    "training": ROOT / "training",
-    "validation": ROOT / "validation",
-}
+SOURCES = [ROOT / folder for folder in ("compactff_md", "training", "validation")]
 
 # A module belongs to the longest name here that it starts with. It may import from its own layer and below.
 LAYERS = {
@@ -64,7 +60,7 @@ LAZY = {
     (
         "compactff_md",
         "compactff_md.student",
-    ): "openmm-ml imports the package in every program; PyTorch can wait",
+    ): "openmm-ml imports the package everywhere; PyTorch can wait",
     ("compactff_md.student", "compactff_md.engines.openmm_force"): "a plugin wheel that does not fit PyTorch",
     ("compactff_md.student", "compactff_md.engines.openmm_system"): "must not be met by those who do without",
 }
