@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ class StudentCalculator(Calculator):
     ) -> None:
         """Compute everything at once; called by ASE."""
         super().calculate(atoms, properties, system_changes)
-        structure = Structure.from_ase(self.atoms)
+        structure = Structure.from_ase(cast(Atoms, self.atoms))  # super() put a copy there
         table, species = self._tables.of(structure, self.network)
         positions = torch.tensor(structure.positions_A, device=self.device)
         energies, forces, virial = predict(self.network, positions, table, species)

@@ -1,0 +1,1 @@
+"""Simulation engines: thin adapters from a student to each of them."""
