@@ -27,7 +27,7 @@ lint: $(STAMP) types ## ruff and mypy alone
 types: $(STAMP)
 	@rm -rf build/types && mkdir -p build/types/compactff_md
 	@ln -s $(addprefix ../../../,$(wildcard compactff_md/*) training validation) build/types/compactff_md
-	MYPYPATH=build/types $(BIN)/mypy -p compactff_md
+	$(BIN)/mypy
 
 format: $(STAMP) ## rewrite the sources in the house's format
 	$(BIN)/ruff check --fix .

@@ -54,6 +54,10 @@ class StudentNetwork(nn.Module, ABC):
         self.anchored = False
         numbers = [atomic_numbers[symbol] for symbol in self.elements]
         self.prior = ZBLRepulsion(numbers)
+        self.atomic_numbers: Tensor
+        self.energy_shift_eV: Tensor
+        self.energy_scale_eV: Tensor
+        self.anchor: Tensor
         self.register_buffer("atomic_numbers", torch.tensor(numbers))
         self.register_buffer("energy_shift_eV", torch.zeros(len(numbers), dtype=torch.float64))
         self.register_buffer("energy_scale_eV", torch.ones((), dtype=torch.float64))

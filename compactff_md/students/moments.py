@@ -58,6 +58,8 @@ class MomentLayer(nn.Module):
         self.outer = nn.Parameter(torch.randn(hidden, hidden) / math.sqrt(hidden))
         self.outer_bias = nn.Parameter(torch.zeros(hidden))
         self.readout = nn.Parameter(torch.randn(hidden).repeat(num_species, 1) / math.sqrt(hidden))
+        self.rank: Tensor
+        self.spread: Tensor
         rank = torch.tensor(RANK_OF_COMPONENT)
         self.register_buffer("rank", rank, persistent=False)  # (13,)
         spread = torch.nn.functional.one_hot(rank, 3).float()
@@ -131,7 +133,7 @@ class MomentLayer(nn.Module):
             share = spread_of(first[:, 4 * m :]).pow(1.0 / 3.0)
             self.mixing[1:, :, 2 * m :] /= share
             mean = self.contract(moments)[2].mean(0)
-            self.inner_bias -= mean @ self.inner[: self.num_invariants]
+            self.inner_bias.sub_(mean @ self.inner[: self.num_invariants])
 
 
 def spread_of(values: Tensor) -> Tensor:

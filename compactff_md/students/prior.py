@@ -45,6 +45,7 @@ class ZBLRepulsion(nn.Module):
         # One row a pair of species: four exponents, four amplitudes, 1 / r_s^2; kept in float32 or 64.
         table = torch.cat([-exponents, amplitudes, reach.pow(-2).unsqueeze(-1)], dim=-1)  # (S, S, 9)
         self.num_species = len(numbers)
+        self.table: Tensor
         self.register_buffer("table", table.flatten(0, 1).float(), persistent=False)  # (S * S, 9)
 
     def pair_parameters(self, neighbours: Tensor, species: Tensor) -> Tensor:
