@@ -1,6 +1,9 @@
 """Imports go down only, and optional packages stay where they are expected."""
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +32,7 @@ LAYERS = {
     "compactff_md.training": 5,
     "compactff_md.validation": 5,
     "compactff_md.cli": 6,
+    "compactff_md.__main__": 6,
 }
 # Within a layer: who never imports whom.
 FORBIDDEN = [
@@ -55,6 +59,8 @@ OPTIONAL: dict[str, set[str]] = {
     "lammps": set(),
     "cupy": set(),
 }
+# `compactff doctor` runs this file alone, a process for each thing that it tries to import.
+PROBES = "compactff_md.cli.probes"
 # Imports inside functions: (module, what is imported) -> the reason.
 LAZY = {
     (
@@ -63,6 +69,7 @@ LAZY = {
     ): "openmm-ml imports the package everywhere; PyTorch can wait",
     ("compactff_md.student", "compactff_md.engines.openmm_force"): "a plugin wheel that does not fit PyTorch",
     ("compactff_md.student", "compactff_md.engines.openmm_system"): "must not be met by those who do without",
+    ("compactff_md.cli.md", "compactff_md.engines.openmm_md"): "the same",
 }
 
 
@@ -168,13 +175,21 @@ def test_there_are_no_circles():
 
 @pytest.mark.parametrize("package", OPTIONAL)
 def test_optional_packages_are_imported_where_expected(package):
-    users = [i for i in IMPORTS if within(i.target, package)]
+    users = [i for i in IMPORTS if within(i.target, package) and i.module != PROBES]
     wrong = [str(i) for i in users if not any(within(i.module, m) for m in OPTIONAL[package])]
     assert not wrong, "\n".join(wrong)
 
 
+def test_what_is_imported_at_the_top_is_a_declared_dependency():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.split(r"[<>=~ ]", line)[0].lower() for line in declared} | {"yaml", "compactff_md"}
+    known = names | sys.stdlib_module_names | OPTIONAL.keys()
+    undeclared = [str(i) for i in IMPORTS if i.target.split(".")[0] not in known and i.module != PROBES]
+    assert not undeclared, "\n".join(undeclared)
+
+
 def test_nothing_is_imported_inside_functions_without_a_reason():
-    ours = [i for i in IMPORTS if i.lazy and i.target.split(".")[0] not in OPTIONAL]
+    ours = [i for i in IMPORTS if i.lazy and i.target.split(".")[0] not in OPTIONAL and i.module != PROBES]
     lazy = {(i.module, i.target): str(i) for i in ours}
     unexplained = [text for key, text in lazy.items() if key not in LAZY]
     assert not unexplained, "\n".join(unexplained)
