@@ -1,0 +1,217 @@
+"""Chains of labelled frames on disk: written in shards, continued where they stopped.
+
+A chain's folder holds ``shard-FIRSTFRAME.xyz`` files and ``state.npz``. The state is written after the
+shard that it belongs to, so a killed run redoes at most what came after the last shard; each segment of a
+trajectory has a random generator of its own, so that it goes on as it would have.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import ase
+import numpy as np
+
+from compactff_md.errors import CompactFFError
+from compactff_md.files import atomic_write
+from compactff_md.training.config import SamplingConfig
+from compactff_md.training.labelling import (
+    LabelCounts,
+    Labeller,
+    TeacherFailure,
+    labelled_atoms,
+    write_frames,
+)
+from compactff_md.training.sampling import (
+    ChainSpec,
+    Phase,
+    langevin,
+    random_strain,
+    rattle_walk,
+    sampling_masses,
+    strained,
+    thermal_velocities,
+)
+
+STATE_FILE = "state.npz"
+RESTART_AFTER = 3  # failures in one segment before the trajectory starts again
+MAX_SHARD_FRAMES = 500
+
+Report = Callable[[int], None]
+
+
+class Chain:
+    """One chain: makes frames segment by segment until it has as many as its plan says.
+
+    Parameters
+    ----------
+    spec
+        The plan.
+    structures
+        Given structures by index, those that ``spec.members`` names; relaxed ones for trajectories.
+    folder
+        Of this chain; made if missing.
+    config, labeller
+        Settings of the sampling, and the teacher, whose counts start anew.
+    """
+
+    def __init__(
+        self,
+        spec: ChainSpec,
+        structures: dict[int, ase.Atoms],
+        folder: Path,
+        config: SamplingConfig,
+        labeller: Labeller,
+    ) -> None:
+        self.spec, self.config, self.labeller, self.folder = spec, config, labeller, folder
+        self.structures = structures
+        labeller.counts = LabelCounts()
+        self.segment = 0
+        self.written = 0
+        self.complete = False
+        self.pending: list[ase.Atoms] = []
+        self.phase: Phase | None = None
+        self.atoms = self._start_atoms()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._restore()
+
+    def run(self, report: Report, time_limit_s: float | None = None) -> LabelCounts:
+        """Make frames to the end, or until the time is over; ``report`` gets the number of frames so far."""
+        started = last_shard = time.monotonic()
+        report(self.written)
+        while not self.complete:
+            self._next_segment()
+            self.labeller.counts.check(self.config.max_failures)
+            report(self.written + len(self.pending))
+            now = time.monotonic()
+            self.complete = self._exhausted()
+            out_of_time = time_limit_s is not None and now - started > time_limit_s
+            due = now - last_shard >= self.config.shard_seconds or len(self.pending) >= MAX_SHARD_FRAMES
+            if self.complete or out_of_time or due:
+                self._write_shard()
+                last_shard = time.monotonic()
+            if out_of_time:
+                break
+        return self.labeller.counts
+
+    def _exhausted(self) -> bool:
+        if self.spec.temperature_K is None:
+            return self.segment >= len(self.spec.members)
+        return self.written + len(self.pending) >= self.spec.frames
+
+    def _next_segment(self) -> None:
+        if self.spec.temperature_K is None:
+            self._label_given(self.spec.members[self.segment])
+        else:
+            self._run_dynamics(self.spec.temperature_K)
+        self.segment += 1
+
+    def _label_given(self, member: int) -> None:
+        counts = self.labeller.counts
+        counts.attempts += 1
+        atoms = self.structures[member]
+        try:
+            label = self.labeller.label(atoms)
+        except TeacherFailure:
+            counts.failures += 1
+            return
+        if label.max_force_eV_per_A > self.config.max_force_eV_per_A:
+            counts.rejected += 1
+            return
+        self.pending.append(labelled_atoms(atoms, label, structure=member))
+
+    def _run_dynamics(self, temperature_K: float) -> None:
+        """One stretch of the trajectory and the frames that it gives; tried again where the teacher fails."""
+        counts, config = self.labeller.counts, self.config
+        testing = self.spec.purpose != "train"
+        steps = config.test_spacing_steps if testing else config.spacing_steps
+        for attempt in range(100):
+            rng = np.random.default_rng([*self.spec.seed, self.segment, attempt])
+            counts.attempts += 1
+            try:
+                if self.phase is None or attempt >= RESTART_AFTER:
+                    self.phase = self._thermal_start(temperature_K, rng, testing)
+                self.phase = langevin(
+                    self.atoms, self.phase, temperature_K, steps, config, self.labeller, rng
+                )
+                break
+            except TeacherFailure:
+                counts.failures += 1
+                counts.check(config.max_failures)
+        else:
+            raise CompactFFError(
+                f"chain {self.spec.name}: the teacher fails again and again: {counts.last_failure}"
+            )
+        self._keep_frames(temperature_K, rng, testing)
+
+    def _keep_frames(self, temperature_K: float, rng: np.random.Generator, testing: bool) -> None:
+        assert self.phase is not None
+        origin = {"structure": self.spec.members[0], "chain": self.spec.name}
+        self.atoms.positions = self.phase.positions_A
+        if self.phase.label.max_force_eV_per_A <= self.config.max_force_eV_per_A:
+            frame = labelled_atoms(
+                self.atoms, self.phase.label, source="md", temperature_K=temperature_K, **origin
+            )
+            self.pending.append(frame)
+        else:
+            self.labeller.counts.rejected += 1
+        if not testing:
+            for atoms, label in rattle_walk(self.atoms, self.config, self.labeller, rng):
+                self.pending.append(labelled_atoms(atoms, label, source="rattle", **origin))
+        del self.pending[self.spec.frames - self.written :]
+
+    def _start_atoms(self) -> ase.Atoms:
+        atoms = self.structures[self.spec.members[0]]
+        amount = self.config.max_strain if self.spec.strained else 0.0
+        rng = np.random.default_rng([*self.spec.seed, 1_000_003])
+        return strained(atoms, random_strain(atoms.pbc, amount, rng))
+
+    def _thermal_start(self, temperature_K: float, rng: np.random.Generator, testing: bool) -> Phase:
+        """From the start structure, with twice the kinetic energy: it loses half of it to the potential."""
+        self.atoms = self._start_atoms()
+        velocities = thermal_velocities(sampling_masses(self.atoms, self.config), 2 * temperature_K, rng)
+        phase = Phase(self.atoms.positions.copy(), velocities, self.labeller.label(self.atoms))
+        steps = self.config.equilibration_steps if testing else 0
+        return langevin(self.atoms, phase, temperature_K, steps, self.config, self.labeller, rng)
+
+    def _write_shard(self) -> None:
+        if self.pending:
+            write_frames(self.folder / f"shard-{self.written:07d}.xyz", self.pending)
+            self.written += len(self.pending)
+            self.pending = []
+        content = {
+            "segment": self.segment,
+            "written": self.written,
+            "complete": self.complete,
+            **{name: value for name, value in asdict(self.labeller.counts).items() if name != "last_failure"},
+        }
+        if self.phase is not None:
+            content |= {"positions": self.phase.positions_A, "velocities": self.phase.velocities}
+        with atomic_write(self.folder / STATE_FILE) as temporary:
+            np.savez(temporary, **content)
+
+    def _restore(self) -> None:
+        path = self.folder / STATE_FILE
+        if not path.is_file():
+            return
+        with np.load(path, allow_pickle=False) as content:
+            self.segment, self.written = int(content["segment"]), int(content["written"])
+            self.complete = bool(content["complete"])
+            for name in ("calls", "attempts", "failures", "rejected"):
+                setattr(self.labeller.counts, name, int(content[name]))
+            if "positions" in content and not self.complete:
+                self.atoms.positions = content["positions"]
+                with suppress(TeacherFailure):  # the trajectory then starts again
+                    label = self.labeller.label(self.atoms)
+                    self.phase = Phase(content["positions"], content["velocities"], label)
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """Files of a chain in the order of its frames; those left by a killed run beyond its state excluded."""
+    with np.load(folder / STATE_FILE, allow_pickle=False) as content:
+        written = int(content["written"])
+    return [path for path in sorted(folder.glob("shard-*.xyz")) if int(path.stem.split("-")[1]) < written]

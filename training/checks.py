@@ -1,0 +1,230 @@
+"""What is wrong with labelled data, found before an hour is spent on it; each message names the frame."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from compactff_md.contacts import check_contacts
+from compactff_md.errors import CompactFFError
+from compactff_md.training.config import CheckConfig
+from compactff_md.training.frames import Frame, LabelledSet, composition, fit_energy_shifts
+from compactff_md.units import BOHR_TO_A, HARTREE_TO_EV, KJ_PER_MOL_TO_EV
+
+# Total energies of atoms in Hartree, H to Ar (Chakravorty et al., Phys. Rev. A 47, 3649 (1993)).
+ATOMS_HARTREE = (
+    0.5000, 2.9037, 7.4781, 14.6674, 24.6539, 37.8450, 54.5892, 75.0673, 99.7339, 128.9376,
+    162.2546, 200.0530, 242.3460, 289.3590, 341.2590, 398.1100, 460.1480, 527.5400,
+)  # fmt: skip
+ISOLATED_LIMIT_EV_PER_ATOM = 20.0
+USUAL_DEVIATIONS = 20.0
+# What (energy difference) / (work of the forces) is where the units are not eV and eV/A.
+WRONG_RATIOS = {
+    "the energies are in Hartree and the forces in eV/A; multiply the energies by 27.2114": 1 / HARTREE_TO_EV,
+    "the forces are in Hartree/bohr and the energies in eV; multiply the forces by 51.4221": (
+        HARTREE_TO_EV / BOHR_TO_A
+    ),
+    "energies and forces are in Hartree and Hartree/bohr; multiply by 27.2114 and 51.4221": 1 / BOHR_TO_A,
+    "the energies are in kcal/mol and the forces in eV/A; divide the energies by 23.0605": (
+        1 / (4.184 * KJ_PER_MOL_TO_EV)
+    ),
+    "the energies are in kJ/mol and the forces in eV/A; divide the energies by 96.4853": 1 / KJ_PER_MOL_TO_EV,
+    "the forces have the wrong sign (gradients?); multiply them by -1": -1.0,
+}
+
+
+def check_labels(data: LabelledSet, config: CheckConfig) -> LabelledSet:
+    """Run every check; return the set, without duplicates where the configuration drops them.
+
+    Raises
+    ------
+    CompactFFError
+        On the first finding: non-finite labels, absurd forces, overlapping atoms or lengths in nm,
+        duplicates, energies far from linear in composition, units that are not eV and A.
+    """
+    if not data.frames:
+        raise CompactFFError("there is no frame to train on; expected at least one with more than one atom")
+    check_finite(data.frames)
+    check_forces(data.frames, config.max_force_eV_per_A)
+    if config.contacts:
+        for frame in data.frames:
+            check_contacts(frame.structure, frame.name)
+    frames = check_duplicates(data.frames, config.duplicates)
+    if config.units:
+        check_hartree(frames, data.isolated_eV)
+        check_work(frames)
+    check_isolated(frames, data.isolated_eV)
+    check_linear(frames, data.elements, config.max_energy_deviation_eV_per_atom)
+    return LabelledSet(frames, data.isolated_eV)
+
+
+def check_finite(frames: tuple[Frame, ...]) -> None:
+    """Refuse NaN and infinite labels."""
+    for frame in frames:
+        stress = frame.stress_eV_per_A3
+        labels: dict[str, Any] = {
+            "energy": frame.energy_eV,
+            "forces": frame.forces_eV_per_A,
+            "stress": stress,
+        }
+        for name, value in labels.items():
+            if value is not None and not np.isfinite(value).all():
+                raise CompactFFError(
+                    f"{frame.name}: {name} is NaN or infinite; label it again or drop the frame"
+                )
+
+
+def check_forces(frames: tuple[Frame, ...], limit_eV_per_A: float) -> None:
+    """Refuse forces that no MD at sensible temperatures meets."""
+    for frame in frames:
+        norms = np.linalg.norm(frame.forces_eV_per_A, axis=1)
+        if norms.max() > limit_eV_per_A:
+            raise CompactFFError(
+                f"{frame.name}: the force on atom {int(norms.argmax())} is {norms.max():.4g} eV/A; "
+                f"allowed are {limit_eV_per_A:g}. Drop the frame if its calculation failed, check the unit "
+                "of the forces, or raise checks.max_force_eV_per_A"
+            )
+
+
+def check_duplicates(frames: tuple[Frame, ...], policy: str) -> tuple[Frame, ...]:
+    """Find structures that come twice (to 1e-4 A); error, drop or keep them."""
+    if policy == "keep":
+        return frames
+    seen: dict[bytes, Frame] = {}
+    for frame in frames:
+        first = seen.setdefault(structure_key(frame), frame)
+        if first is not frame and policy == "error":
+            raise CompactFFError(
+                f"{frame.name} is the same structure as {first.name}; remove one, or set "
+                "checks.duplicates to 'drop' or 'keep'"
+            )
+    return tuple(seen.values())
+
+
+def structure_key(frame: Frame) -> bytes:
+    """Equal for structures whose positions agree to 1e-4 A."""
+    structure = frame.structure
+    rounded = (
+        np.round(np.concatenate([structure.positions_A, structure.cell_A * structure.pbc[:, None]]), 4) + 0.0
+    )
+    return hashlib.sha256(structure.numbers.tobytes() + rounded.tobytes()).digest()
+
+
+def check_disjoint(train: LabelledSet, other: LabelledSet, purpose: str) -> None:
+    """Refuse validation or test frames that the training sees too."""
+    seen = {structure_key(frame): frame for frame in train.frames}
+    for frame in other.frames:
+        match = seen.get(structure_key(frame))
+        if match is not None:
+            raise CompactFFError(
+                f"{frame.name}, meant for {purpose}, is the same structure as {match.name} of the training; "
+                "remove one of them"
+            )
+
+
+def check_hartree(frames: tuple[Frame, ...], isolated_eV: dict[str, float]) -> None:
+    """Refuse energies that are those of atoms in Hartree."""
+    advice = "multiply energies by 27.2114, or set checks.units to false if they are right"
+    hydrogen = isolated_eV.get("H")
+    if hydrogen is not None and abs(hydrogen + 0.5) < 0.02:
+        raise CompactFFError(f"the isolated H has {hydrogen:.4f}: likely Hartree, expected eV; {advice}")
+    for frame in frames:
+        numbers = frame.structure.numbers
+        if numbers.max() > len(ATOMS_HARTREE) or numbers.max() < 3:
+            return
+        expected = -sum(ATOMS_HARTREE[z - 1] for z in numbers)
+        if abs(frame.energy_eV / expected - 1) > 0.02:
+            return
+    sum_hartree = -sum(ATOMS_HARTREE[z - 1] for z in frames[0].structure.numbers)
+    raise CompactFFError(
+        f"the energies are likely in Hartree, expected eV: {frames[0].name} has {frames[0].energy_eV:.4f}, "
+        f"the sum of its atoms' total energies is {sum_hartree:.4f} Hartree; {advice}"
+    )
+
+
+def check_work(frames: tuple[Frame, ...]) -> None:
+    """Compare energy differences of near frames with the work of their forces; silent where none are near.
+
+    Over a short way ``E_b - E_a = -(F_a + F_b) (x_b - x_a) / 2``; the slope between both tells the units.
+    """
+    differences, works, pair = _near_pairs(frames)
+    if len(works) < 20 or not works.any():
+        return
+    slope = float(works @ differences / (works @ works))
+    correlation = float(works @ differences / np.sqrt((works @ works) * (differences @ differences) + 1e-300))
+    if abs(correlation) < 0.95:
+        return
+    for message, ratio in WRONG_RATIOS.items():
+        if 0.85 < slope / ratio < 1.15:
+            raise CompactFFError(
+                f"energies differ by {slope:.4g} times the work of the forces between near frames, such as "
+                f"{pair[0].name} and {pair[1].name}; expected 1. Likely {message}, or set checks.units to "
+                "false"
+            )
+
+
+def _near_pairs(frames: tuple[Frame, ...]) -> tuple[np.ndarray, np.ndarray, tuple[Frame, Frame]]:
+    """Energy differences and works between the nearest 200 pairs of the most frequent molecule."""
+    kinds = Counter(frame.structure.numbers.tobytes() for frame in frames)
+    kind = kinds.most_common(1)[0][0]
+    chosen = [frame for frame in frames if frame.structure.numbers.tobytes() == kind][:1000]
+    x = np.array([frame.structure.positions_A.ravel() for frame in chosen])
+    f = np.array([frame.forces_eV_per_A.ravel() for frame in chosen])
+    e = np.array([frame.energy_eV for frame in chosen])
+    centred = x - x.mean(0)
+    square = (centred**2).sum(1)
+    distance = square[:, None] + square - 2 * centred @ centred.T
+    np.fill_diagonal(distance, np.inf)
+    nearest = distance.argmin(1)
+    i = np.argsort(distance.min(1), kind="stable")[:200]
+    j = nearest[i]
+    works = -0.5 * ((f[i] + f[j]) * (x[j] - x[i])).sum(1)
+    return e[j] - e[i], works, (chosen[i[0]], chosen[j[0]])
+
+
+def check_isolated(frames: tuple[Frame, ...], isolated_eV: dict[str, float]) -> None:
+    """Refuse energies of isolated atoms on another scale than those of the frames.
+
+    Raises
+    ------
+    CompactFFError
+        If an element of the frames has none while others do, or the frames are more than 20 eV an atom
+        away from the sum of their isolated atoms.
+    """
+    if not isolated_eV:
+        return
+    elements = LabelledSet(frames).elements
+    missing = [symbol for symbol in elements if symbol not in isolated_eV]
+    if missing:
+        raise CompactFFError(
+            f"isolated-atom energies are given for {', '.join(isolated_eV)}, not for {', '.join(missing)}; "
+            "give one for every element of the data, or none"
+        )
+    counts = composition(frames, elements)
+    sums = counts @ np.array([isolated_eV[symbol] for symbol in elements])
+    binding = (np.array([frame.energy_eV for frame in frames]) - sums) / counts.sum(1)
+    worst = int(np.abs(binding).argmax())
+    if abs(binding[worst]) > ISOLATED_LIMIT_EV_PER_ATOM:
+        raise CompactFFError(
+            f"{frames[worst].name} is {binding[worst]:.4g} eV per atom away from its isolated atoms; "
+            f"expected at most {ISOLATED_LIMIT_EV_PER_ATOM:g}. Are they from the same method and in the same unit?"
+        )
+
+
+def check_linear(frames: tuple[Frame, ...], elements: list[str], limit_eV_per_atom: float) -> None:
+    """Refuse energies far from linear in composition: another method, unit, charge, or a failed run."""
+    counts = composition(frames, elements)
+    energies = np.array([frame.energy_eV for frame in frames])
+    residual = (energies - counts @ fit_energy_shifts(frames, elements)) / counts.sum(1)
+    deviation = np.abs(residual - np.median(residual))
+    allowed = max(limit_eV_per_atom, USUAL_DEVIATIONS * 1.4826 * float(np.median(deviation)))
+    worst = int(deviation.argmax())
+    if deviation[worst] > allowed:
+        raise CompactFFError(
+            f"{frames[worst].name}: its energy {energies[worst]:.4f} eV is {deviation[worst]:.3g} eV per "
+            f"atom away from what its composition says, allowed are {allowed:.3g}. Drop it if it is from another "
+            "method or its calculation failed, or raise checks.max_energy_deviation_eV_per_atom"
+        )

@@ -1,0 +1,271 @@
+"""What a run needs to know, checked when it is made and written beside what it made."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from compactff_md.errors import CompactFFError
+from compactff_md.files import write_text
+from compactff_md.students import SIZES
+from compactff_md.training.keys import LabelKeys
+
+Model = TypeVar("Model", bound=BaseModel)
+DEFAULT_STEPS = 20_000
+
+
+class CheckConfig(BaseModel):
+    """What the early data checks refuse.
+
+    ``duplicates``: "error" names the first pair, "drop" keeps the first of each, "keep" trains on all.
+    ``max_force_eV_per_A``: on any atom. ``max_energy_deviation_eV_per_atom``: distance from the energy
+    that is linear in composition; a frame is refused where it is also 20 times the usual one.
+    ``units`` looks for energies or forces in other units, ``contacts`` for atoms that overlap and lengths
+    in nm.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    duplicates: Literal["error", "drop", "keep"] = "error"
+    max_force_eV_per_A: float = Field(100.0, gt=0)
+    max_energy_deviation_eV_per_atom: float = Field(1.0, gt=0)
+    units: bool = True
+    contacts: bool = True
+
+
+class TrainConfig(BaseModel):
+    """How a student is trained.
+
+    Attributes
+    ----------
+    size, architecture
+        A preset, and the architecture where it should not be the preset's own.
+    elements
+        Symbols that the student knows; None takes those of the data.
+    minutes, steps, epochs
+        How long. The learning rate falls along a cosine to zero at the first of them to be reached; with
+        ``minutes`` it follows the time spent training, over interruptions. None of them: 20,000 steps.
+    batch_size, batch_atoms
+        Frames and atoms in a batch, at most, on each process; a frame larger than that is a batch.
+    learning_rate, warmup, weight_decay, gradient_clip
+        AdamW's; the rate rises over the first ``warmup`` of the run; the norm of the gradient is cut.
+    ema_decay
+        Of the running mean of the weights, which is what is validated and shipped.
+    loss, huber_delta
+        "huber" is quadratic below ``huber_delta`` (eV/A of forces; eV/atom of energies) and linear above.
+    forces_weight, energy_weight, energy_weight_end, stress_weight
+        Of the squared errors in (eV/A)^2, (eV/atom)^2 and of the virial in (eV/atom)^2. The energy's
+        weight rises from the first to the second value between 60% and 90% of the run.
+    isolated_energies_eV
+        Energy of each element's isolated atom, or the name of a file with one-atom frames; these outrank
+        one-atom frames in the data.
+    threads
+        Of the CPU; None takes one for small batches and all for large ones.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: str = "tiny"
+    architecture: str | None = None
+    elements: tuple[str, ...] | None = None
+    cutoff_A: float = Field(5.0, ge=1.0, le=20.0)
+    seed: int = Field(0, ge=0)
+    minutes: float | None = Field(None, gt=0)
+    steps: int | None = Field(None, gt=0)
+    epochs: int | None = Field(None, gt=0)
+    batch_size: int = Field(16, ge=1)
+    batch_atoms: int = Field(4096, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
+    warmup: float = Field(0.01, ge=0, le=0.5)
+    weight_decay: float = Field(1e-6, ge=0)
+    gradient_clip: float = Field(10.0, gt=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    loss: Literal["huber", "squared"] = "huber"
+    huber_delta: float = Field(0.1, gt=0)
+    forces_weight: float = Field(1.0, ge=0)
+    energy_weight: float = Field(0.1, ge=0)
+    energy_weight_end: float = Field(10.0, ge=0)
+    stress_weight: float = Field(1.0, ge=0)
+    dtype: Literal["float32", "float64"] = "float32"
+    device: str = "auto"
+    threads: int | None = Field(None, ge=1)
+    validate_seconds: float = Field(20.0, gt=0)
+    checkpoint_seconds: float = Field(20.0, ge=0)
+    keys: LabelKeys = LabelKeys()
+    checks: CheckConfig = CheckConfig()
+    isolated_energies_eV: dict[str, float] | str | None = None
+
+    @field_validator("size")
+    @classmethod
+    def _known_size(cls, value: str) -> str:
+        if value not in SIZES:
+            raise ValueError(f"no such size; allowed are {', '.join(SIZES)}")
+        return value
+
+    @property
+    def max_steps(self) -> int | None:
+        """Steps where the length is given in steps, or in nothing at all."""
+        unlimited = self.minutes is None and self.epochs is None and self.steps is None
+        return DEFAULT_STEPS if unlimited else self.steps
+
+
+class SamplingConfig(BaseModel):
+    """Which structures the teacher labels.
+
+    Attributes
+    ----------
+    mode
+        "md": Langevin dynamics with the teacher from each given structure, rattled copies beside it;
+        "given": the given structures as they are, no others.
+    frames
+        Labelled frames for training and validation, over all structures and temperatures together.
+    valid_fraction
+        Part of each trajectory, at its end, that is held out for validation.
+    temperatures_K, test_temperatures_K
+        Of the trajectories for training, and of the independent ones for the test.
+    trajectories
+        Independent trajectories for each structure and temperature.
+    timestep_fs, friction_per_fs, minimum_mass_u
+        Of the Langevin dynamics. Lighter atoms get the minimum mass: positions have the same Boltzmann
+        distribution with any masses, and heavier hydrogens allow longer steps.
+    spacing_steps
+        Steps between two frames that are kept.
+    rattles
+        Displaced copies of each kept MD frame, each labelled at the cost of one teacher call, then moved
+        down the forces before it is displaced again.
+    rattle_sigma_A
+        Smallest and largest standard deviation of the displacement.
+    max_force_eV_per_A, min_separation_A
+        Rattled copies beyond either are not kept.
+    max_strain
+        Largest entry of the random strain of periodic cells.
+    relax_steps
+        Steps of the relaxation at the start, at most; 0 starts from the structures as given.
+    test_frames, test_spacing_steps, equilibration_steps
+        For each test temperature: frames, steps between them, and steps before the first.
+    n_workers
+        Processes that call the teacher; None takes one a core (at most 8) for xTB, and one otherwise.
+    max_failures
+        Largest fraction of labels that the teacher may fail on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["md", "given"] = "md"
+    frames: int = Field(2000, ge=4)
+    valid_fraction: float = Field(0.05, gt=0, lt=0.5)
+    temperatures_K: tuple[float, ...] = (300.0, 600.0, 1000.0)
+    test_temperatures_K: tuple[float, ...] = (300.0, 600.0)
+    trajectories: int = Field(2, ge=1)
+    timestep_fs: float = Field(2.0, gt=0, le=5)
+    friction_per_fs: float = Field(0.01, gt=0)
+    minimum_mass_u: float = Field(8.0, ge=0)
+    spacing_steps: int = Field(5, ge=1)
+    rattles: int = Field(1, ge=0)
+    rattle_sigma_A: tuple[float, float] = (0.01, 0.1)
+    max_force_eV_per_A: float = Field(30.0, gt=0)
+    min_separation_A: float = Field(0.5, gt=0)
+    max_strain: float = Field(0.03, ge=0, lt=0.5)
+    relax_steps: int = Field(100, ge=0)
+    test_frames: int = Field(100, ge=1)
+    test_spacing_steps: int = Field(10, ge=1)
+    equilibration_steps: int = Field(250, ge=0)
+    n_workers: int | None = Field(None, ge=1)
+    max_failures: float = Field(0.2, ge=0, lt=1)
+    shard_seconds: float = Field(20.0, ge=0)
+
+    @model_validator(mode="after")
+    def _positive(self) -> Self:
+        low, high = self.rattle_sigma_A
+        if not 0 < low <= high:
+            raise ValueError(f"rattle_sigma_A is {self.rattle_sigma_A}; expected 0 < smallest <= largest")
+        for name in ("temperatures_K", "test_temperatures_K"):
+            if not getattr(self, name) or min(getattr(self, name)) <= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least one, all above 0 K")
+        return self
+
+
+class DistillConfig(TrainConfig):
+    """From structures to a student: everything of :class:`TrainConfig`, and the teacher and sampling.
+
+    ``minutes`` covers labelling and training: labelling ends after half of it with what it has, training
+    takes the rest.
+    """
+
+    structures: str
+    teacher: str = "gfn2-xtb"
+    teacher_arguments: dict[str, Any] = Field(default_factory=dict)
+    size: str = "ultra-tiny"
+    sampling: SamplingConfig = SamplingConfig()
+
+    @property
+    def training(self) -> TrainConfig:
+        """The part that the training sees."""
+        return TrainConfig(**{name: getattr(self, name) for name in TrainConfig.model_fields})
+
+
+def make_config(model: type[Model], values: dict[str, Any], source: str = "the configuration") -> Model:
+    """Build a configuration from plain values.
+
+    Raises
+    ------
+    CompactFFError
+        Naming the field, its value and what is allowed.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [_explained(model, problem) for problem in error.errors()]
+        raise CompactFFError(f"{source}: " + "; ".join(lines)) from error
+
+
+def _explained(model: type[BaseModel], problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"]) or model.__name__
+    if problem["type"] == "extra_forbidden":
+        return f"there is no field {where!r}; allowed are {', '.join(model.model_fields)}"
+    if problem["type"] == "missing":
+        return f"the field {where!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where} is {problem['input']!r}: {message}" if problem["loc"] else message
+
+
+def read_config(model: type[Model], path: str | Path, **overrides: Any) -> Model:
+    """Read a recipe from YAML or TOML; ``overrides`` that are not None replace its fields.
+
+    Raises
+    ------
+    CompactFFError
+        If the file is missing, is neither, or as in :func:`make_config`.
+    """
+    values = _read_values(Path(path))
+    given = {name: value for name, value in overrides.items() if value is not None}
+    return make_config(model, {**values, **given}, str(path))
+
+
+def _read_values(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CompactFFError(f"no such recipe: {path}")
+    if path.suffix not in (".yaml", ".yml", ".toml"):
+        raise CompactFFError(f"{path} ends in {path.suffix!r}; a recipe ends in .yaml, .yml or .toml")
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CompactFFError(f"{path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise CompactFFError(f"{path} holds {type(values).__name__}; expected fields such as 'size: tiny'")
+    return values
+
+
+def config_values(config: BaseModel) -> dict[str, Any]:
+    """Every field in plain types, defaults filled in."""
+    return config.model_dump(mode="json")
+
+
+def write_config(config: BaseModel, path: str | Path) -> None:
+    """Write the resolved configuration as YAML, atomically; :func:`read_config` reads it back."""
+    write_text(path, yaml.safe_dump(config_values(config), sort_keys=False, allow_unicode=True))

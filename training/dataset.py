@@ -1,0 +1,172 @@
+"""Labelled files -> checked frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ase
+import numpy as np
+
+from compactff_md.errors import CompactFFError
+from compactff_md.structure import Structure, read_structures
+from compactff_md.training.checks import check_disjoint, check_labels
+from compactff_md.training.config import TrainConfig
+from compactff_md.training.frames import Frame, LabelledSet
+from compactff_md.training.keys import LabelKeys, energy_of, forces_of, resolve_keys, stress_of
+
+Source = str | Path | Sequence[ase.Atoms]
+ISOLATED_TYPES = ("isolatedatom", "isolated_atom")
+
+
+def read_labelled(source: Source, keys: LabelKeys | None = None) -> LabelledSet:
+    """Read every frame with its labels, unchecked.
+
+    Frames of one atom that are not periodic, or whose ``config_type`` says ``IsolatedAtom``, are taken
+    for isolated atoms and not for frames to train on.
+
+    Parameters
+    ----------
+    source
+        A file that ASE reads, or labelled ``ase.Atoms``.
+    keys
+        Names of the labels; None, or None inside, finds them.
+
+    Raises
+    ------
+    CompactFFError
+        Naming file and frame where a label is missing or has another shape.
+    """
+    atoms, label = _frames_of(source)
+    resolved = resolve_keys(atoms, keys or LabelKeys(), label)
+    frames, isolated = [], {}
+    for index, frame in enumerate(atoms):
+        name = f"{label} frame {index}"
+        if is_isolated(frame):
+            isolated[frame.get_chemical_symbols()[0]] = energy_of(frame, resolved, name)
+        else:
+            frames.append(make_frame(frame, resolved, name))
+    return LabelledSet(tuple(frames), isolated)
+
+
+def _frames_of(source: Source) -> tuple[list[ase.Atoms], str]:
+    if isinstance(source, str | Path):
+        return read_structures(source), Path(source).name
+    if not len(source):
+        raise CompactFFError("the list of frames is empty; expected labelled ase.Atoms")
+    return list(source), "the given list,"
+
+
+def is_isolated(atoms: ase.Atoms) -> bool:
+    """Whether a frame is one isolated atom."""
+    kind = str(atoms.info.get("config_type", "")).lower()
+    return len(atoms) == 1 and (kind in ISOLATED_TYPES or not atoms.pbc.any())
+
+
+def make_frame(atoms: ase.Atoms, keys: LabelKeys, name: str) -> Frame:
+    """Take structure and labels from ``ase.Atoms``; errors carry ``name``."""
+    try:
+        structure = Structure.from_ase(atoms)
+    except CompactFFError as error:
+        raise CompactFFError(f"{name}: {error}") from error
+    temperature = atoms.info.get("temperature_K")
+    return Frame(
+        structure=structure,
+        energy_eV=energy_of(atoms, keys, name),
+        forces_eV_per_A=forces_of(atoms, keys, name),
+        stress_eV_per_A3=stress_of(atoms, keys, name),
+        name=name,
+        temperature_K=None if temperature is None else float(temperature),
+    )
+
+
+def load_sets(
+    train: Sequence[Source], valid: Source | None, config: TrainConfig
+) -> tuple[LabelledSet, LabelledSet]:
+    """Read and check the frames to train on and those to validate with.
+
+    Parameters
+    ----------
+    train
+        Files or lists; one may hold nothing but isolated atoms.
+    valid
+        None takes 5% of the training frames (at least one), drawn with the seed.
+
+    Raises
+    ------
+    CompactFFError
+        As in :func:`read_labelled` and :func:`compactff_md.training.checks.check_labels`; also where a
+        frame is in both sets or has an element that ``config.elements`` leaves out.
+    """
+    parts = [read_labelled(source, config.keys) for source in train]
+    isolated = {symbol: energy for part in parts for symbol, energy in part.isolated_eV.items()}
+    isolated.update(given_isolated(config))
+    everything = LabelledSet(tuple(frame for part in parts for frame in part.frames), isolated)
+    checked = check_labels(everything, config.checks)
+    if valid is None:
+        return split(checked, config.seed)
+    held_out = check_validation(read_labelled(valid, config.keys), checked, config)
+    return checked, held_out
+
+
+def given_isolated(config: TrainConfig) -> dict[str, float]:
+    """Energies of isolated atoms that the configuration gives, or the file that it names.
+
+    Raises
+    ------
+    CompactFFError
+        If the file holds anything but single atoms.
+    """
+    given = config.isolated_energies_eV
+    if not isinstance(given, str):
+        return given or {}
+    content = read_labelled(given, config.keys)
+    if content.frames:
+        raise CompactFFError(
+            f"{content.frames[0].name} has {len(content.frames[0])} atoms; expected isolated atoms only"
+        )
+    return content.isolated_eV
+
+
+def check_validation(
+    valid: LabelledSet, train: LabelledSet, config: TrainConfig, purpose: str = "the validation"
+) -> LabelledSet:
+    """Check held-out frames by themselves and against the training set; return them."""
+    checks = config.checks.model_copy(update={"duplicates": "keep"})
+    held_out = check_labels(LabelledSet(valid.frames, train.isolated_eV), checks)
+    unknown = [symbol for symbol in held_out.elements if symbol not in known_elements(train, config)]
+    if unknown:
+        raise CompactFFError(
+            f"the frames for {purpose} hold {', '.join(unknown)}, which the training frames do not"
+        )
+    check_disjoint(train, held_out, purpose)
+    return held_out
+
+
+def split(data: LabelledSet, seed: int, fraction: float = 0.05) -> tuple[LabelledSet, LabelledSet]:
+    """Hold out a random part of the frames, at least one."""
+    if len(data) < 2:
+        raise CompactFFError(f"there are {len(data)} frames; expected at least 2, one of them for validation")
+    order = np.random.default_rng([seed, 1]).permutation(len(data))
+    held = set(order[: max(1, round(fraction * len(data)))].tolist())
+    kept = tuple(frame for k, frame in enumerate(data.frames) if k not in held)
+    valid = tuple(frame for k, frame in enumerate(data.frames) if k in held)
+    return LabelledSet(kept, data.isolated_eV), LabelledSet(valid, data.isolated_eV)
+
+
+def known_elements(data: LabelledSet, config: TrainConfig) -> list[str]:
+    """Elements of the student: those of the configuration, else those of the data.
+
+    Raises
+    ------
+    CompactFFError
+        If the configuration leaves out an element that the frames have.
+    """
+    if config.elements is None:
+        return data.elements
+    missing = [symbol for symbol in data.elements if symbol not in config.elements]
+    if missing:
+        raise CompactFFError(
+            f"elements are {', '.join(config.elements)}, but the data also hold {', '.join(missing)}"
+        )
+    return list(config.elements)

@@ -1,0 +1,86 @@
+"""Labelled structures, as the training sees them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+
+from compactff_md.structure import Structure
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One structure with its labels.
+
+    ``forces_eV_per_A`` has shape (N, 3); ``stress_eV_per_A3`` shape (3, 3), or is None; ``name`` says
+    in error messages where the frame came from; ``temperature_K`` is that of the MD that made it.
+    """
+
+    structure: Structure
+    energy_eV: float
+    forces_eV_per_A: np.ndarray
+    stress_eV_per_A3: np.ndarray | None = None
+    name: str = "frame"
+    temperature_K: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.structure)
+
+    @property
+    def formula(self) -> tuple[tuple[int, int], ...]:
+        """Atomic numbers and how often each occurs, sorted; equal for equal compositions."""
+        return tuple(sorted(Counter(self.structure.numbers.tolist()).items()))
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Frames, and the energies of isolated atoms by symbol in eV where the source gave them."""
+
+    frames: tuple[Frame, ...]
+    isolated_eV: dict[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def elements(self) -> list[str]:
+        """Chemical symbols that occur, by atomic number."""
+        numbers = sorted({int(z) for frame in self.frames for z in np.unique(frame.structure.numbers)})
+        return [chemical_symbols[z] for z in numbers]
+
+    @property
+    def digest(self) -> str:
+        """Checksum of structures and labels: two sets with the same one train the same student."""
+        sha = hashlib.sha256(repr(sorted(self.isolated_eV.items())).encode())
+        for frame in self.frames:
+            structure = frame.structure
+            stress = frame.stress_eV_per_A3
+            for part in (structure.numbers, structure.positions_A, structure.cell_A, structure.pbc):
+                sha.update(np.ascontiguousarray(part).tobytes())
+            sha.update(np.float64(frame.energy_eV).tobytes() + frame.forces_eV_per_A.tobytes())
+            sha.update(b"none" if stress is None else np.ascontiguousarray(stress).tobytes())
+        return sha.hexdigest()
+
+
+def composition(frames: tuple[Frame, ...] | list[Frame], elements: list[str]) -> np.ndarray:
+    """How many atoms of each element each frame has, shape (F, S); other elements are not counted."""
+    numbers = np.array([atomic_numbers[symbol] for symbol in elements])
+    return np.array([(frame.structure.numbers[:, None] == numbers).sum(0) for frame in frames], dtype=float)
+
+
+def fit_energy_shifts(frames: tuple[Frame, ...] | list[Frame], elements: list[str]) -> np.ndarray:
+    """Energy of each element's atom by least squares on composition, shape (S,), in eV.
+
+    What is left over the mean energy per atom is solved with the smallest norm, so that elements that
+    the data cannot tell apart (one molecule, say) share the energy evenly.
+    """
+    counts = composition(frames, elements)  # (F, S)
+    sizes = counts.sum(1)
+    per_atom = np.array([frame.energy_eV for frame in frames]) / sizes
+    mean = per_atom.mean()
+    solution = np.linalg.lstsq(counts / sizes[:, None], per_atom - mean, rcond=1e-6)[0]
+    return mean + solution

@@ -1,0 +1,224 @@
+"""Structures -> labelled files for training, validation and test."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ase
+import numpy as np
+
+from compactff_md.contacts import check_contacts
+from compactff_md.errors import CompactFFError
+from compactff_md.files import write_json
+from compactff_md.structure import Structure, read_structures
+from compactff_md.teachers import Teacher
+from compactff_md.training.chains import shards_of
+from compactff_md.training.config import DistillConfig
+from compactff_md.training.labelling import write_frames
+from compactff_md.training.pool import TeacherPool, default_workers
+from compactff_md.training.progress import Reporter
+from compactff_md.training.sampling import ChainSpec, plan_chains
+from compactff_md.training.tasks import chain_task, decode_atoms, encode_atoms, relax_task
+
+LABELS_FILE = "labels.json"
+CLOCK_SECONDS = 5.0
+LABELLING_SHARE = 0.5  # of `minutes`
+FEWEST_FRAMES = 10
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Files that the teacher labelled, and what it took.
+
+    ``tests`` maps names such as ``test_300K`` to files; ``counts`` has frames of each file, calls,
+    failures, rejected frames and seconds.
+    """
+
+    train: Path
+    valid: Path
+    tests: dict[str, Path]
+    counts: dict[str, Any]
+
+
+def read_start(path: str | Path, teacher: Teacher) -> list[ase.Atoms]:
+    """Read the structures to start from, and refuse what cannot be labelled.
+
+    Raises
+    ------
+    CompactFFError
+        For unreadable files, overlapping atoms, lengths in nm, elements that the teacher lacks.
+    """
+    structures = read_structures(path)
+    for index, atoms in enumerate(structures):
+        name = f"{Path(path).name} structure {index}"
+        try:
+            structure = Structure.from_ase(atoms)
+        except CompactFFError as error:
+            raise CompactFFError(f"{name}: {error}") from error
+        check_contacts(structure, name)
+        teacher.check(atoms, name)
+    return structures
+
+
+def generate_labels(
+    config: DistillConfig, structures: list[ase.Atoms], teacher: Teacher, out: Path, reporter: Reporter
+) -> Labels:
+    """Sample and label, or continue where the folder stands, or return what is there already.
+
+    Raises
+    ------
+    CompactFFError
+        If the teacher fails on too many frames, or too few frames came out in the time.
+    """
+    if not (out / LABELS_FILE).is_file():
+        folder = out / "labels"
+        folder.mkdir(exist_ok=True)
+        clock = _Clock(folder / "clock.json", config.minutes)
+        workers = config.sampling.n_workers or default_workers(teacher)
+        with TeacherPool(teacher, workers, folder) as pool:
+            relaxed = _relax_all(config, structures, pool, folder, reporter, clock)
+            specs = plan_chains(len(structures), config.sampling, config.seed)
+            totals = _run_chains(config, specs, relaxed, pool, folder, reporter, clock)
+        _collect(config, specs, folder, out, {**totals, "seconds": clock.elapsed()})
+    return _read_labels(out)
+
+
+class _Clock:
+    """Time spent on labelling, over interruptions."""
+
+    def __init__(self, path: Path, minutes: float | None) -> None:
+        self.path = path
+        self.limit_s = None if minutes is None else 60.0 * minutes * LABELLING_SHARE
+        before = json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
+        self.started = self.saved = time.monotonic()
+        self.started -= before
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def left(self) -> float:
+        assert self.limit_s is not None
+        return self.limit_s - self.elapsed()
+
+    def save_now_and_then(self) -> None:
+        if time.monotonic() - self.saved > CLOCK_SECONDS:
+            write_json(self.path, {"seconds": self.elapsed()})
+            self.saved = time.monotonic()
+
+
+def _relax_all(
+    config: DistillConfig,
+    structures: list[ase.Atoms],
+    pool: TeacherPool,
+    folder: Path,
+    reporter: Reporter,
+    clock: _Clock,
+) -> dict[int, ase.Atoms]:
+    """Relax every structure that a trajectory may start from; the results are kept for a resumed run."""
+    if config.sampling.mode == "given" or config.sampling.relax_steps == 0:
+        return dict(enumerate(structures))
+    specs = plan_chains(len(structures), config.sampling, config.seed)
+    needed = sorted({member for spec in specs for member in spec.members})
+    path = folder / "relaxed.json"
+    known = {int(k): v for k, v in json.loads(path.read_text()).items()} if path.is_file() else {}
+    missing = [member for member in needed if member not in known]
+    reporter.start("relaxing structures", max(1, len(needed)))
+    for first in range(0, len(missing), 100):
+        part = missing[first : first + 100]
+        steps = config.sampling.relax_steps
+        tasks = [relax_task(structures[m], steps, f"structure {m}") for m in part]
+        results = pool.run(tasks, lambda index, frames: None)
+        known.update({member: result["atoms"] for member, result in zip(part, results, strict=True)})
+        write_json(path, known)
+        reporter.update(len(known))
+        clock.save_now_and_then()
+    reporter.finish()
+    return {member: decode_atoms(known[member]) for member in needed}
+
+
+def _run_chains(
+    config: DistillConfig,
+    specs: list[ChainSpec],
+    structures: dict[int, ase.Atoms],
+    pool: TeacherPool,
+    folder: Path,
+    reporter: Reporter,
+    clock: _Clock,
+) -> dict[str, Any]:
+    tasks = [chain_task(spec, structures, folder / spec.name, config.sampling) for spec in specs]
+    made = [0] * len(tasks)
+    reporter.start("labelling", sum(spec.frames for spec in specs))
+
+    def on_frames(index: int, frames: int) -> None:
+        made[index] = frames
+        clock.save_now_and_then()
+        reporter.update(sum(made))
+
+    results = pool.run(tasks, on_frames, clock.left if clock.limit_s is not None else None)
+    reporter.finish()
+    totals: dict[str, Any] = defaultdict(int)
+    for result in results:
+        for name, value in result.items():
+            totals[name] += value
+    _report_losses(totals, reporter)
+    return dict(totals)
+
+
+def _report_losses(totals: dict[str, Any], reporter: Reporter) -> None:
+    if totals["failures"]:
+        reporter.note(
+            f"the teacher failed on {totals['failures']} of {totals['attempts']} frames; they were left out"
+        )
+
+
+def _collect(
+    config: DistillConfig, specs: list[ChainSpec], folder: Path, out: Path, totals: dict[str, Any]
+) -> None:
+    """Merge the shards into one file a purpose; the end of each training chain is held out."""
+    frames: dict[str, list[ase.Atoms]] = defaultdict(list)
+    for spec in specs:
+        chain = [atoms for shard in shards_of(folder / spec.name) for atoms in read_structures(shard)]
+        if spec.purpose != "train":
+            frames[spec.purpose] += chain
+            continue
+        held = _held_out(chain, config, spec)
+        frames["train"] += [atoms for k, atoms in enumerate(chain) if k not in held]
+        frames["valid"] += [chain[k] for k in sorted(held)]
+    if len(frames["train"]) < FEWEST_FRAMES or not frames["valid"]:
+        raise CompactFFError(
+            f"{len(frames['train'])} frames for training and {len(frames['valid'])} for validation were "
+            f"labelled; expected at least {FEWEST_FRAMES} and 1. Give more minutes, or raise sampling.frames"
+        )
+    counts: dict[str, Any] = {}
+    for purpose, chosen in frames.items():
+        if chosen:
+            write_frames(out / f"{purpose}.xyz", chosen)
+            counts[purpose] = len(chosen)
+    write_json(out / LABELS_FILE, {"frames": counts, **totals})
+
+
+def _held_out(chain: list[ase.Atoms], config: DistillConfig, spec: ChainSpec) -> set[int]:
+    """The end of a trajectory, or a random part of given structures."""
+    count = round(config.sampling.valid_fraction * len(chain)) or int(len(chain) > 3)
+    if spec.temperature_K is not None:
+        return set(range(len(chain) - count, len(chain)))
+    order = np.random.default_rng([*spec.seed, *spec.members[:1]]).permutation(len(chain))
+    return set(order[:count].tolist())
+
+
+def _read_labels(out: Path) -> Labels:
+    counts = json.loads((out / LABELS_FILE).read_text(encoding="utf-8"))
+    tests = {name: out / f"{name}.xyz" for name in counts["frames"] if name.startswith("test")}
+    return Labels(out / "train.xyz", out / "valid.xyz", tests, counts)
+
+
+def structures_digest(structures: list[ase.Atoms]) -> str:
+    """Checksum of the structures, for telling runs apart."""
+    text = json.dumps([encode_atoms(atoms) for atoms in structures])
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,166 @@
+"""Under which names a labelled file keeps energies, forces, stress and virial.
+
+Conventions that are found without being told, in this order: MACE's ``REF_energy``, ``REF_forces``,
+``REF_stress``, ``REF_virials``; ``dft_energy``, ``DFT_energy``, ``ref_energy`` ... alike; ASE's own
+``energy``, ``forces``, ``stress`` (results of a calculator, or plain info and arrays), ``virial``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ase
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from compactff_md.errors import CompactFFError
+
+PREFIXES = ("REF_", "ref_", "dft_", "DFT_", "")
+CANDIDATES = {
+    "energy": tuple(f"{p}energy" for p in PREFIXES) + ("free_energy", "TotEnergy", "Energy"),
+    "forces": tuple(f"{p}{name}" for p in PREFIXES for name in ("forces", "force")) + ("Forces",),
+    "stress": tuple(f"{p}stress" for p in PREFIXES),
+    "virial": tuple(f"{p}{name}" for p in PREFIXES for name in ("virials", "virial")),
+}
+
+
+class LabelKeys(BaseModel):
+    """Names of the labels in ``atoms.info``, ``atoms.arrays`` or the calculator's results.
+
+    None means: find it among the known conventions (energy and forces must be found, stress and virial
+    may be absent). ``stress`` is in eV/A^3 with ASE's sign, six Voigt components or 3 x 3; ``virial`` is
+    in eV with the sign of QUIP and MACE: ``-volume * stress``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    energy: str | None = None
+    forces: str | None = None
+    stress: str | None = None
+    virial: str | None = None
+
+
+def lookup(atoms: ase.Atoms, key: str) -> Any:
+    """Return what the frame holds under a key, or None: calculator's results, info, arrays."""
+    results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
+    for place in (results, atoms.info, atoms.arrays):
+        if place.get(key) is not None:
+            return place[key]
+    return None
+
+
+def resolve_keys(frames: list[ase.Atoms], keys: LabelKeys, source: str) -> LabelKeys:
+    """Replace every None by the convention that the frames follow; one choice for the whole file.
+
+    Frames of one atom are left out of the search where there are others, because files often give
+    isolated atoms an energy only; a file of nothing but single atoms needs no forces.
+
+    Raises
+    ------
+    CompactFFError
+        If energies or forces are under no known name, or a name that was asked for is in no frame; the
+        message lists the names that the file has.
+    """
+    molecules = [frame for frame in frames if len(frame) > 1]
+    required = ("energy", "forces") if molecules else ("energy",)
+    found = {}
+    for label in CANDIDATES:
+        asked = getattr(keys, label) if molecules or label == "energy" else None
+        found[label] = _choose(molecules or frames, label, asked, label in required, source)
+    return LabelKeys(**found)
+
+
+def _choose(
+    frames: list[ase.Atoms], label: str, asked: str | None, required: bool, source: str
+) -> str | None:
+    candidates = CANDIDATES[label] if asked is None else (asked,)
+    for key in candidates:
+        if any(lookup(frame, key) is not None for frame in frames):
+            return key
+    if asked is None and not required:
+        return None
+    raise CompactFFError(
+        f"{source}: no frame has {label} under {_listed(candidates)}; it has {_listed(_names(frames[0]))}. "
+        f"Give the name of the {label} with the option for its key"
+    )
+
+
+def _names(atoms: ase.Atoms) -> list[str]:
+    results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
+    arrays = [name for name in atoms.arrays if name not in ("numbers", "positions")]
+    return sorted({*results, *atoms.info, *arrays})
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(names) or "no labels at all"
+
+
+def energy_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> float:
+    """Energy of a frame in eV.
+
+    Raises
+    ------
+    CompactFFError
+        If it is missing or not one number.
+    """
+    value = lookup(atoms, str(keys.energy))
+    if value is None:
+        raise CompactFFError(f"{name} has no energy {keys.energy!r}; add it or drop the frame")
+    try:
+        return float(np.asarray(value, dtype=float).reshape(()))
+    except ValueError as error:
+        raise CompactFFError(
+            f"{name}: energy {keys.energy!r} is {value!r}; expected one number in eV"
+        ) from error
+
+
+def forces_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray:
+    """Forces of a frame in eV/A, shape (N, 3).
+
+    Raises
+    ------
+    CompactFFError
+        If they are missing or of another shape.
+    """
+    value = lookup(atoms, str(keys.forces))
+    if value is None:
+        raise CompactFFError(f"{name} has no forces {keys.forces or 'forces'!r}; add them or drop the frame")
+    forces = np.asarray(value)
+    if forces.shape != (len(atoms), 3) or forces.dtype.kind not in "fiu":
+        raise CompactFFError(
+            f"{name}: forces {keys.forces!r} have shape {forces.shape} and type {forces.dtype}; "
+            f"expected numbers of shape ({len(atoms)}, 3) in eV/A"
+        )
+    return forces.astype(np.float64)
+
+
+def stress_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray | None:
+    """Stress of a frame in eV/A^3, shape (3, 3), or None where it has none or is not periodic.
+
+    Raises
+    ------
+    CompactFFError
+        If stress or virial have neither six nor nine components.
+    """
+    if not atoms.pbc.all():
+        return None
+    stress = lookup(atoms, keys.stress) if keys.stress else None
+    if stress is not None:
+        return _matrix(stress, f"{name}: stress {keys.stress!r}")
+    virial = lookup(atoms, keys.virial) if keys.virial else None
+    if virial is None:
+        return None
+    return -_matrix(virial, f"{name}: virial {keys.virial!r}") / atoms.get_volume()
+
+
+def _matrix(value: Any, what: str) -> np.ndarray:
+    numbers = np.asarray(value)
+    if numbers.dtype.kind not in "fiu" or numbers.size not in (6, 9):
+        raise CompactFFError(
+            f"{what} has shape {numbers.shape}; expected 6 numbers (xx yy zz yz xz xy) or 3 x 3"
+        )
+    if numbers.size == 9:
+        matrix = numbers.reshape(3, 3).astype(np.float64)
+        return 0.5 * (matrix + matrix.T)
+    xx, yy, zz, yz, xz, xy = numbers.reshape(6).astype(np.float64)
+    return np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]])

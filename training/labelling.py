@@ -1,0 +1,142 @@
+"""Asking the teacher: energies, forces and stress from one call, failures counted, frames written whole."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ase
+import ase.io
+import numpy as np
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from compactff_md.errors import CompactFFError
+from compactff_md.files import atomic_write
+from compactff_md.teachers import Teacher
+
+FEWEST_FAILURES = 5  # before that many a fraction says nothing
+
+
+class TeacherFailure(Exception):  # noqa: N818 - it is an outcome, counted and left behind
+    """The teacher gave no usable label for a structure."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """What the teacher says of one structure; forces have shape (N, 3), stress (3, 3) or None."""
+
+    energy_eV: float
+    forces_eV_per_A: np.ndarray
+    stress_eV_per_A3: np.ndarray | None
+
+    @property
+    def max_force_eV_per_A(self) -> float:
+        """Largest norm of an atom's force."""
+        return float(np.linalg.norm(self.forces_eV_per_A, axis=1).max())
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all numbers are finite."""
+        stress = np.zeros(1) if self.stress_eV_per_A3 is None else self.stress_eV_per_A3
+        return bool(np.isfinite(self.energy_eV + self.forces_eV_per_A.sum() + stress.sum()))
+
+
+@dataclass
+class LabelCounts:
+    """Teacher calls, frames asked for, those it failed on, and those dropped for forces or contacts."""
+
+    calls: int = 0
+    attempts: int = 0
+    failures: int = 0
+    rejected: int = 0
+    last_failure: str = ""
+
+    def check(self, most: float) -> None:
+        """Stop where the teacher fails on more than the fraction ``most`` of the frames.
+
+        Raises
+        ------
+        CompactFFError
+            With the counts and the last failure.
+        """
+        if self.failures >= FEWEST_FAILURES and self.failures > most * self.attempts:
+            raise CompactFFError(
+                f"the teacher failed on {self.failures} of {self.attempts} frames, allowed are {most:.0%}; the last "
+                f"failure: {self.last_failure}. Check charge, multiplicity and the structures, lower the "
+                "temperatures, or raise sampling.max_failures"
+            )
+
+
+@dataclass
+class Labeller:
+    """A teacher's calculator that survives failures; every call is counted."""
+
+    teacher: Teacher
+    counts: LabelCounts = field(default_factory=LabelCounts)
+
+    def __post_init__(self) -> None:
+        self.calculator = self.teacher.calculator()
+
+    def label(self, atoms: ase.Atoms) -> Label:
+        """Label one structure; the stress only where it is periodic in all directions.
+
+        Raises
+        ------
+        TeacherFailure
+            If the calculation fails or is not finite. The next call gets a fresh calculator.
+        """
+        self.counts.calls += 1
+        try:
+            label = self._ask(atoms)
+        except CompactFFError:
+            raise
+        except Exception as error:  # whatever a third-party calculator raises
+            self._failed(f"{type(error).__name__}: {error}")
+            raise TeacherFailure(self.counts.last_failure) from error
+        if not label.is_finite:
+            self._failed("energy, forces or stress are not finite")
+            raise TeacherFailure(self.counts.last_failure)
+        return label
+
+    def _ask(self, atoms: ase.Atoms) -> Label:
+        atoms.calc = self.calculator
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of third-party packages
+            forces = np.array(atoms.get_forces(apply_constraint=False))
+            energy = float(atoms.get_potential_energy())
+            # Forces are the derivative of the free energy where electrons are smeared.
+            energy = float(self.calculator.results.get("free_energy", energy))
+            stress = None
+            if atoms.pbc.all() and "stress" in self.calculator.implemented_properties:
+                stress = np.array(atoms.get_stress(voigt=False))
+        return Label(energy, forces, stress)
+
+    def _failed(self, reason: str) -> None:
+        self.counts.last_failure = " ".join(reason.split())[:300]
+        self.calculator = self.teacher.calculator()
+
+
+def labelled_atoms(atoms: ase.Atoms, label: Label, **info: object) -> ase.Atoms:
+    """Copy of the structure that carries the label as ASE's own results, and ``info``."""
+    frame = ase.Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    frame.info.update({key: value for key, value in info.items() if value is not None})
+    results: dict[str, Any] = {"energy": label.energy_eV, "forces": label.forces_eV_per_A}
+    if label.stress_eV_per_A3 is not None:
+        results["stress"] = label.stress_eV_per_A3
+    frame.calc = SinglePointCalculator(frame, **results)
+    return frame
+
+
+def write_frames(path: Path, frames: list[ase.Atoms]) -> None:
+    """Write labelled frames as extxyz, atomically; the suffix is .xyz."""
+    with atomic_write(path) as temporary:
+        ase.io.write(temporary, frames, format="extxyz")
+
+
+def join_files(path: Path, parts: list[Path]) -> None:
+    """Write extxyz files behind each other into one, atomically."""
+    with atomic_write(path) as temporary, temporary.open("wb") as stream:
+        for part in parts:
+            stream.write(part.read_bytes())

@@ -1,0 +1,71 @@
+"""What happens once before training: the network, its shift and scale, and torch's settings."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from compactff_md import students
+from compactff_md.errors import CompactFFError
+from compactff_md.students import StudentNetwork
+from compactff_md.training.config import TrainConfig
+from compactff_md.training.dataset import known_elements
+from compactff_md.training.distributed import Team
+from compactff_md.training.frames import LabelledSet, fit_energy_shifts
+
+SMALL_BATCH_ATOMS = 2000  # below this a second thread costs more than it brings
+
+
+def create_network(config: TrainConfig, data: LabelledSet) -> StudentNetwork:
+    """Make the untrained student that a configuration asks for."""
+    return students.create(
+        config.size,
+        known_elements(data, config),
+        architecture=config.architecture,
+        cutoff_A=config.cutoff_A,
+        seed=config.seed,
+    )
+
+
+def prepare_network(network: StudentNetwork, data: LabelledSet) -> None:
+    """Set the energies of atoms and the scale from the data.
+
+    The shift is the isolated atoms' energy where given, else a fit on composition. The scale in eV is
+    the root mean square force in eV/A: energies then vary by it over about an angstrom.
+    """
+    isolated = [data.isolated_eV.get(symbol) for symbol in network.elements]
+    if data.isolated_eV:
+        missing = [s for s, energy in zip(network.elements, isolated, strict=True) if energy is None]
+        if missing:
+            raise CompactFFError(
+                f"isolated-atom energies are missing for {', '.join(missing)}; give all or none"
+            )
+        shifts = torch.tensor(isolated, dtype=torch.float64)
+    else:
+        shifts = torch.from_numpy(fit_energy_shifts(data.frames, network.elements))
+    squares = sum(float((frame.forces_eV_per_A**2).sum()) for frame in data.frames)
+    scale = math.sqrt(squares / (3 * sum(len(frame) for frame in data.frames)))
+    network.energy_shift_eV.copy_(shifts)
+    network.energy_scale_eV.fill_(scale if scale > 0 else 1.0)
+    network.anchored = bool(data.isolated_eV)
+
+
+@contextmanager
+def torch_settings(config: TrainConfig, data: LabelledSet, team: Team) -> Iterator[None]:
+    """Threads of the CPU and deterministic kernels of the GPU, for the run only."""
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    mean_atoms = sum(len(frame) for frame in data.frames) / len(data)
+    atoms = min(config.batch_size * mean_atoms, config.batch_atoms)
+    torch.set_num_threads(config.threads or (1 if atoms < SMALL_BATCH_ATOMS or team.world > 1 else threads))
+    if team.device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(deterministic)

@@ -1,0 +1,105 @@
+"""Whose folder is it: a run continues in its own out folder, and in no other's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from compactff_md.errors import CompactFFError
+from compactff_md.files import plain, write_json
+from compactff_md.training.config import config_values
+
+RUN_FILE = "run.json"
+# What may differ between the parts of one run, because it does not change what is computed.
+FREE_FIELDS = {
+    "device",
+    "threads",
+    "structures",
+    "validate_seconds",
+    "checkpoint_seconds",
+    "isolated_energies_eV",
+    "sampling.n_workers",
+    "sampling.shard_seconds",
+}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """An out folder that belongs to this run; ``resumed`` where it was there before."""
+
+    path: Path
+    resumed: bool
+    finished: bool
+
+    def finish(self) -> None:
+        """Write down that everything is done."""
+        content = json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
+        write_json(self.path / RUN_FILE, {**content, "finished": True})
+
+
+def open_run(
+    out: str | Path, command: str, config: BaseModel, sources: dict[str, str], leads: bool
+) -> RunFolder:
+    """Take an empty or missing folder for a run, or the one where it was interrupted.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    command, config, sources
+        What makes the run: "train" or "distill", the configuration, and checksums of the data by name.
+    leads
+        False in processes that write nothing.
+
+    Raises
+    ------
+    CompactFFError
+        If the folder holds another run (the message lists what differs), something else, or is a file.
+    """
+    path = Path(out)
+    identity = {"command": command, **_flat(config_values(config)), **sources}
+    identity = {key: plain(value) for key, value in identity.items() if key not in FREE_FIELDS}
+    if path.exists() and not path.is_dir():
+        raise CompactFFError(f"{path} is a file; expected the name of a folder for the run")
+    if (path / RUN_FILE).is_file():
+        return _reopen(path, identity)
+    if path.is_dir() and any(path.iterdir()):
+        raise CompactFFError(f"{path} is not empty and holds no run; choose another out folder")
+    if leads:
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(path / RUN_FILE, {"identity": identity, "finished": False})
+    return RunFolder(path, resumed=False, finished=False)
+
+
+def _reopen(path: Path, identity: dict[str, Any]) -> RunFolder:
+    try:
+        content = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
+        there, finished = dict(content["identity"]), bool(content["finished"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CompactFFError(
+            f"{path / RUN_FILE} cannot be read ({error}); choose another out folder"
+        ) from error
+    changed = [key for key in sorted({*there, *identity}) if there.get(key) != identity.get(key)]
+    if changed:
+        shown = [f"{key} is {there.get(key)!r} there and {identity.get(key)!r} now" for key in changed[:4]]
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise CompactFFError(
+            f"{path} already holds another run: {'; '.join(shown)}{more}. Choose another out folder, or give the "
+            "same settings to continue it"
+        )
+    return RunFolder(path, resumed=True, finished=finished)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields as ``sampling.frames`` and the like."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value and key != "teacher_arguments":
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,271 @@
+"""Which structures to label: Langevin dynamics with the teacher, and rattled copies beside it.
+
+A teacher call costs far more than anything else here, so all that it computes is used: the forces that
+move the atoms are the labels of the frames.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import ase
+import numpy as np
+from ase import units
+from ase.geometry import get_distances
+from ase.optimize import LBFGS
+from pydantic import BaseModel, ConfigDict
+
+from compactff_md.errors import CompactFFError
+from compactff_md.training.config import SamplingConfig
+from compactff_md.training.labelling import Label, Labeller, TeacherFailure
+
+RELAX_FMAX_EV_PER_A = 0.1
+DESCENT_A2_PER_EV = 0.02  # about one over the stiffness of a bond, 50 eV/A^2
+DESCENT_LIMIT_A = 0.1
+SHRINK_TRIES = 6
+
+
+class ChainSpec(BaseModel):
+    """One chain of frames: from which structure, where to, how hot, how many.
+
+    ``temperature_K`` is None where the given structures ``members`` are labelled as they are. ``strained``
+    chains start from a randomly deformed cell.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    purpose: str
+    members: tuple[int, ...]
+    frames: int
+    seed: tuple[int, ...]
+    temperature_K: float | None = None
+    strained: bool = False
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Positions in A and velocities in ASE's unit, both (N, 3), and the label at these positions."""
+
+    positions_A: np.ndarray
+    velocities: np.ndarray
+    label: Label
+
+
+def plan_chains(num_structures: int, config: SamplingConfig, seed: int) -> list[ChainSpec]:
+    """Lay out all chains, those of the test first; the same for the same arguments."""
+    if config.mode == "given":
+        return _plan_given(num_structures, config, seed)
+    tests = [
+        ChainSpec(
+            name=f"test-{temperature:g}K-{index:05d}",
+            purpose=f"test_{temperature:g}K",
+            members=(int(structure),),
+            frames=count,
+            seed=(seed, 1, int(structure), round(temperature)),
+            temperature_K=temperature,
+        )
+        for temperature in config.test_temperatures_K
+        for index, (structure, count) in enumerate(_spread(num_structures, config.test_frames, 5))
+    ]
+    return tests + _plan_training(num_structures, config, seed)
+
+
+def _plan_training(num_structures: int, config: SamplingConfig, seed: int) -> list[ChainSpec]:
+    temperatures = config.temperatures_K
+    each = len(temperatures) * config.trajectories
+    # Chains shorter than about ten frames are not worth their start.
+    each = max(1, min(each, config.frames // (10 * num_structures)))
+    chosen = np.unique(np.linspace(0, num_structures - 1, min(num_structures, config.frames)).astype(int))
+    total = len(chosen) * each
+    specs = []
+    for order, structure in enumerate(chosen.tolist()):
+        for k in range(each):
+            index = order * each + k
+            temperature = temperatures[(order + k) % len(temperatures)]
+            specs.append(
+                ChainSpec(
+                    name=f"train-{index:05d}",
+                    purpose="train",
+                    members=(structure,),
+                    frames=config.frames // total + (index < config.frames % total),
+                    seed=(seed, 2, structure, k),
+                    temperature_K=temperature,
+                    strained=k >= len(temperatures) or each == 1,
+                )
+            )
+    return [spec for spec in specs if spec.frames > 0]
+
+
+def _plan_given(num_structures: int, config: SamplingConfig, seed: int) -> list[ChainSpec]:
+    """Label every structure; a tenth of them, drawn at random, is for the test."""
+    if num_structures < 4:
+        raise CompactFFError(
+            f"there are {num_structures} structures to label; expected at least 4 with mode 'given'"
+        )
+    order = np.random.default_rng([seed, 3]).permutation(num_structures)
+    tested = max(1, min(config.test_frames, num_structures // 10))
+    parts = [("test", np.sort(order[:tested])), ("train", np.sort(order[tested:]))]
+    return [
+        ChainSpec(
+            name=f"{purpose}-{k:05d}",
+            purpose=purpose,
+            members=tuple(part.tolist()),
+            frames=len(part),
+            seed=(seed,),
+        )
+        for purpose, members in parts
+        for k, part in enumerate(np.array_split(members, max(1, len(members) // 50)))
+    ]
+
+
+def _spread(num_structures: int, frames: int, fewest: int) -> list[tuple[int, int]]:
+    """Evenly spaced structures and how many frames each gives, at least ``fewest`` where possible."""
+    count = max(1, min(num_structures, frames // fewest))
+    chosen = np.unique(np.linspace(0, num_structures - 1, count).astype(int)).tolist()
+    return [(s, frames // len(chosen) + (k < frames % len(chosen))) for k, s in enumerate(chosen)]
+
+
+def relax(atoms: ase.Atoms, labeller: Labeller, max_steps: int, name: str) -> ase.Atoms:
+    """Go down to forces below 0.1 eV/A or as far as the steps reach; the cell stays.
+
+    Raises
+    ------
+    CompactFFError
+        If the teacher fails on the way.
+    """
+    relaxed = ase.Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    try:
+        labeller.label(relaxed)
+        LBFGS(relaxed, logfile=os.devnull).run(fmax=RELAX_FMAX_EV_PER_A, steps=max_steps)
+    except Exception as error:  # the optimiser calls the teacher's calculator itself
+        raise CompactFFError(
+            f"{name}: the teacher {labeller.teacher.name} fails on it ({error}); check the structure, its "
+            "charge and multiplicity"
+        ) from error
+    return relaxed
+
+
+def thermal_velocities(masses_u: np.ndarray, temperature_K: float, rng: np.random.Generator) -> np.ndarray:
+    """Maxwell-Boltzmann velocities in ASE's unit without drift, shape (N, 3)."""
+    velocities = (
+        rng.standard_normal((len(masses_u), 3)) * np.sqrt(units.kB * temperature_K / masses_u)[:, None]
+    )
+    return velocities - (masses_u[:, None] * velocities).sum(0) / masses_u.sum()
+
+
+def langevin(
+    atoms: ase.Atoms,
+    phase: Phase,
+    temperature_K: float,
+    steps: int,
+    config: SamplingConfig,
+    labeller: Labeller,
+    rng: np.random.Generator,
+) -> Phase:
+    """Move by Langevin dynamics, one teacher call a step.
+
+    BAOAB splitting (Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34): its positions have the
+    Boltzmann distribution to second order in the step, exactly so for harmonic forces.
+
+    Raises
+    ------
+    TeacherFailure
+        If the teacher fails on the way.
+    """
+    masses = sampling_masses(atoms, config)[:, None]
+    dt = config.timestep_fs * units.fs
+    keep = np.exp(-config.friction_per_fs * config.timestep_fs)
+    kick = np.sqrt((1 - keep**2) * units.kB * temperature_K / masses)
+    x, v, label = phase.positions_A, phase.velocities, phase.label
+    for _ in range(steps):
+        v = v + 0.5 * dt * label.forces_eV_per_A / masses
+        x = x + 0.5 * dt * v
+        v = keep * v + kick * rng.standard_normal(v.shape)
+        x = x + 0.5 * dt * v
+        atoms.positions = x
+        label = labeller.label(atoms)
+        v = v + 0.5 * dt * label.forces_eV_per_A / masses
+    return Phase(x, v, label)
+
+
+def sampling_masses(atoms: ase.Atoms, config: SamplingConfig) -> np.ndarray:
+    """Masses for the dynamics, shape (N,): the light atoms are made heavier."""
+    return np.maximum(atoms.get_masses(), config.minimum_mass_u)
+
+
+def rattled(atoms: ase.Atoms, config: SamplingConfig, rng: np.random.Generator) -> ase.Atoms | None:
+    """Displaced copy with a strained cell if periodic; None where atoms come too close all the same.
+
+    The displacement is halved up to six times until no two atoms are closer than
+    ``min_separation_A``.
+    """
+    low, high = np.log(config.rattle_sigma_A)
+    noise = np.exp(rng.uniform(low, high)) * rng.standard_normal((len(atoms), 3))
+    strain = random_strain(atoms.pbc, config.max_strain, rng)
+    for shrink in range(SHRINK_TRIES):
+        trial = strained(atoms, strain * 0.5**shrink)
+        trial.positions += noise * 0.5**shrink
+        if separation_A(trial) >= config.min_separation_A:
+            return trial
+    return None
+
+
+def random_strain(pbc: np.ndarray, largest: float, rng: np.random.Generator) -> np.ndarray:
+    """Symmetric strain, shape (3, 3), entries within +-``largest``, zero along directions without period."""
+    entries = rng.uniform(-largest, largest, (3, 3))
+    return 0.5 * (entries + entries.T) * np.outer(pbc, pbc)
+
+
+def strained(atoms: ase.Atoms, strain: np.ndarray) -> ase.Atoms:
+    """Copy whose cell and positions are deformed by ``1 + strain``."""
+    deform = np.eye(3) + strain
+    return ase.Atoms(
+        numbers=atoms.numbers,
+        positions=atoms.positions @ deform,
+        cell=atoms.cell.array @ deform,
+        pbc=atoms.pbc,
+    )
+
+
+def separation_A(atoms: ase.Atoms) -> float:
+    """Smallest distance between two atoms, in A; infinite for a single one."""
+    if len(atoms) < 2:
+        return float("inf")
+    _, distances = get_distances(atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+    return float(distances[np.triu_indices(len(atoms), 1)].min())
+
+
+def descend(atoms: ase.Atoms, label: Label) -> ase.Atoms:
+    """Copy moved one capped step down the forces, towards where the next rattle starts."""
+    step = np.clip(DESCENT_A2_PER_EV * label.forces_eV_per_A, -DESCENT_LIMIT_A, DESCENT_LIMIT_A)
+    lower: Any = strained(atoms, np.zeros((3, 3)))
+    lower.positions += step
+    return lower
+
+
+def rattle_walk(
+    atoms: ase.Atoms, config: SamplingConfig, labeller: Labeller, rng: np.random.Generator
+) -> list[tuple[ase.Atoms, Label]]:
+    """Rattle, label, relax a little, repeat: up to ``config.rattles`` labelled copies, one call each."""
+    counts = labeller.counts
+    kept = []
+    for _ in range(config.rattles):
+        counts.attempts += 1
+        trial = rattled(atoms, config, rng)
+        if trial is None:
+            counts.rejected += 1
+            continue
+        try:
+            label = labeller.label(trial)
+        except TeacherFailure:
+            counts.failures += 1
+            continue
+        if label.max_force_eV_per_A > config.max_force_eV_per_A:
+            counts.rejected += 1
+            continue
+        kept.append((trial, label))
+        atoms = descend(trial, label)
+    return kept
