@@ -19,7 +19,8 @@ from compactff_md.students.base import StudentNetwork
 def forces_from_edges(edge_gradients: Tensor, neighbours: Tensor) -> Tensor:
     """Forces in eV/A, shape (N, 3), from the derivatives by vectors, shape (N, K, 3)."""
     forces = edge_gradients.sum(dim=1)  # (N, 3)
-    return forces.index_add(0, neighbours.flatten(), edge_gradients.flatten(0, 1), alpha=-1.0)
+    # Not with alpha=-1: on the CPU any alpha but 1 adds row by row, 20 times slower (torch 2.12).
+    return forces.index_add(0, neighbours.flatten(), -edge_gradients.flatten(0, 1))
 
 
 def virial_from_edges(vectors: Tensor, edge_gradients: Tensor) -> Tensor:
