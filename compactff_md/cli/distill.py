@@ -1,0 +1,100 @@
+"""``compactff distill``: from structures and a teacher to a student."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from compactff_md.cli.options import (
+    Device,
+    Minutes,
+    Out,
+    Recipe,
+    Seed,
+    Set,
+    Size,
+    assignments,
+    given,
+    leads,
+    merged,
+    nested,
+    reporter,
+)
+from compactff_md.cli.report import say_run
+from compactff_md.teachers import available
+from compactff_md.training.config import DistillConfig, config_values, make_config, read_config
+from compactff_md.training.distill import distill as run
+
+EXAMPLE = (
+    "Example: compactff distill aspirin.xyz --teacher gfn2-xtb --size ultra-tiny --minutes 5 --out aspirin"
+)
+
+Structures = Annotated[
+    Path | None, typer.Argument(help="Structures to start from, in any format of ASE; may be in the recipe.")
+]
+TeacherName = Annotated[
+    str | None,
+    typer.Option("--teacher", help=f"One of {', '.join(available())}, or module:callable. Default gfn2-xtb."),
+]
+TeacherArgument = Annotated[
+    list[str] | None,
+    typer.Option("--teacher-arg", metavar="NAME=VALUE", help="For the teacher, such as charge=-1."),
+]
+Frames = Annotated[
+    int | None, typer.Option("--frames", help="Labelled frames to train on and validate with.")
+]
+Temperatures = Annotated[
+    list[float] | None,
+    typer.Option("--temperature", help="In K, of the sampling; may be repeated. Default 300, 600, 1000."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog=EXAMPLE)(distill)
+
+
+def distill(
+    out: Out,
+    structures: Structures = None,
+    teacher: TeacherName = None,
+    size: Size = None,
+    minutes: Minutes = None,
+    frames: Frames = None,
+    temperature: Temperatures = None,
+    teacher_arg: TeacherArgument = None,
+    seed: Seed = None,
+    device: Device = None,
+    recipe: Recipe = None,
+    set_: Set = None,
+) -> None:
+    """Distil a teacher into a student: sample, label, train, test.
+
+    A run that was interrupted goes on with the same command.
+    """
+    options = given(
+        structures=str(structures) if structures else None,
+        teacher=teacher,
+        size=size,
+        minutes=minutes,
+        seed=seed,
+        device=device,
+        teacher_arguments=assignments(teacher_arg, "--teacher-arg"),
+        sampling=given(frames=frames, temperatures_K=temperature),
+    )
+    config = resolve(recipe, merged(options, nested(assignments(set_, "--set"))))
+    with reporter() as progress:
+        result = run(config, out, progress)
+    if leads():
+        say_run(result)
+
+
+def resolve(recipe: Path | None, options: dict[str, Any]) -> DistillConfig:
+    """Recipe and options together; options win, field by field."""
+    if recipe is None:
+        return make_config(DistillConfig, options, "the options")
+    top = {name: value for name, value in options.items() if not isinstance(value, dict)}
+    base = config_values(read_config(DistillConfig, recipe, **top))
+    return make_config(DistillConfig, merged(base, options), "recipe and options")

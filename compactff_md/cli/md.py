@@ -1,0 +1,150 @@
+"""``compactff md``: molecular dynamics by a student in OpenMM."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from compactff_md.cli.console import err, say, say_files
+from compactff_md.cli.group import StoppedError
+from compactff_md.cli.options import Set, assignments, given
+from compactff_md.engines.md_settings import MDSettings
+from compactff_md.errors import CompactFFError
+from compactff_md.structure import Structure, read_structures
+from compactff_md.student import load
+
+PS_PER_UNIT = {"fs": 1e-3, "ps": 1.0, "ns": 1e3, "us": 1e6}
+
+Ensemble = Annotated[str | None, typer.Option("--ensemble", help="nve, nvt (default) or npt.")]
+Temperature = Annotated[float | None, typer.Option("--temperature", help="In K; default 300.")]
+Pressure = Annotated[float | None, typer.Option("--pressure", help="In bar, for npt; default 1.")]
+Timestep = Annotated[float | None, typer.Option("--timestep", help="In fs; default 0.5.")]
+Steps = Annotated[int | None, typer.Option("--steps", help="Length of the run in steps.")]
+Time = Annotated[str | None, typer.Option("--time", help="Length of the run, such as 500fs, 10ps or 1ns.")]
+Platform = Annotated[
+    str | None, typer.Option("--platform", help="OpenMM's: Reference, CPU, CUDA ...; default: the fastest.")
+]
+Force = Annotated[str | None, typer.Option("--force", help="torchforce (default) or python.")]
+Equilibration = Annotated[
+    str | None, typer.Option("--equilibration", help="Time with the thermostat before step 0, such as 1ps.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog="Example: compactff md aspirin.xyz --student aspirin --ensemble nve --temperature 300 "
+        "--timestep 0.5 --time 10ps --out nve"
+    )(md)
+
+
+def md(
+    structure: Annotated[
+        Path, typer.Argument(help="Any format of ASE; of several frames the last is taken.")
+    ],
+    student: Annotated[str, typer.Option("--student", help="Student file, or the folder that made it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
+    ensemble: Ensemble = None,
+    temperature: Temperature = None,
+    pressure: Pressure = None,
+    timestep: Timestep = None,
+    steps: Steps = None,
+    time: Time = None,
+    platform: Platform = None,
+    force: Force = None,
+    minimise: Annotated[bool, typer.Option("--minimise", help="Relax the structure first.")] = False,
+    equilibration: Equilibration = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of velocities and thermostat.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    set_: Set = None,
+) -> None:
+    """Run molecular dynamics of a molecule or a periodic box in OpenMM.
+
+    Writes a trajectory with its topology, a CSV log and restart files, and stops with everything kept when
+    energy or forces are not finite or the temperature runs away.
+    """
+    options = given(
+        ensemble=ensemble,
+        temperature_K=temperature,
+        pressure_bar=pressure,
+        timestep_fs=timestep,
+        steps=steps,
+        time_ps=picoseconds(time, "--time"),
+        platform=platform,
+        force=force,
+        minimise=minimise or None,
+        equilibration_ps=picoseconds(equilibration, "--equilibration"),
+        seed=seed,
+    )
+    settings = MDSettings(**{**options, **assignments(set_, "--set")})
+    atoms = Structure.from_ase(read_structures(structure, "-1")[0])
+    _say_result(_run(atoms, load(student), settings, out, resume))
+
+
+def picoseconds(text: str | None, option: str) -> float | None:
+    """Read a time such as ``10ps``; a bare number is in ps.
+
+    Raises
+    ------
+    CompactFFError
+        If it is anything else.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(fs|ps|ns|us)?\s*", text)
+    try:
+        return float(match[1]) * PS_PER_UNIT[match[2] or "ps"]  # type: ignore[index]
+    except (TypeError, ValueError):
+        raise CompactFFError(f"{option} is {text!r}; expected a time such as 500fs, 10ps or 1ns") from None
+
+
+def _run(atoms: Structure, student: Any, settings: MDSettings, out: Path, resume: bool) -> Any:
+    # Here and not above: a plugin that does not fit PyTorch may end the process when it is imported, and
+    # the other commands, of which one is to tell so, shall live.
+    from compactff_md.engines.openmm_md import MDStopped, run_md
+
+    columns = (BarColumn(30), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[state]}"))
+    with Progress(TextColumn("{task.description}"), *columns, console=err) as bars:
+        bar = bars.add_task("molecular dynamics", total=settings.total_steps, state="")
+
+        def show(now: Any) -> None:
+            state = f"{now.time_ps:.3f} ps  {now.temperature_K:.0f} K  {now.ns_per_day:.3g} ns/day"
+            bars.update(bar, completed=now.step, state=state)
+
+        try:
+            return run_md(atoms, student, settings, out, resume=resume, progress=show)
+        except MDStopped as error:
+            raise StoppedError(str(error)) from error
+        except Exception as error:
+            raise (_explained(error) if type(error).__name__ == "OpenMMException" else error) from error
+
+
+def _explained(error: Exception) -> CompactFFError:
+    """What OpenMM raises where a platform or a plugin fails, without PyTorch's stack."""
+    return CompactFFError(
+        f"OpenMM failed: {str(error).splitlines()[0]}; compactff doctor tries each of its parts, and "
+        "--force python needs no plugin"
+    )
+
+
+def _say_result(result: Any) -> None:
+    speed = f", {result.ns_per_day:.3g} ns/day" if result.ns_per_day else ""
+    say(
+        f"{result.time_ps:g} ps ({result.steps} steps) on {result.platform}{speed}, "
+        f"mean temperature {result.temperature_K:.0f} K"
+    )
+    if result.drift is not None:
+        slope, error = result.drift.slope_meV_per_atom_ps, result.drift.slope_error_meV_per_atom_ps
+        say(
+            f"total energy: drift {slope:.2g} +- {error:.1g} meV/atom/ps, "
+            f"standard deviation {result.drift.std_meV_per_atom:.3g} meV/atom"
+        )
+    files = {name: getattr(result, name) for name in ("topology", "trajectory", "log", "restart")}
+    say_files({name: path for name, path in files.items() if Path(path).exists()})
+    if not result.completed:
+        say(f"ended early by signal {result.signal}; go on with the same command and --resume")
+        raise typer.Exit(128 + result.signal)

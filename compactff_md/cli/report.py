@@ -1,0 +1,67 @@
+"""What is printed when a training is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from compactff_md.cli.console import out, say, say_files
+from compactff_md.training.distill import RunResult
+
+COLUMNS = ("frames", "force RMSE meV/A", "force MAE meV/A", "force R2", "energy RMSE meV/atom")
+
+
+def say_run(result: RunResult) -> None:
+    """Print errors on unseen frames, the training's length, and where the files are."""
+    out.print(error_table(result.metrics["errors"]))
+    training = result.metrics["training"]
+    minutes = training["seconds"] / 60
+    say(f"{training['num_parameters']} parameters, {training['steps']} steps in {minutes:.1f} min")
+    files: dict[str, Path | str] = {
+        "student": result.student,
+        "metrics": result.metrics_file,
+        "picture": result.report,
+        "recipe": result.recipe,
+    }
+    frames = sorted(result.folder.glob("*.xyz"))
+    if frames:
+        files["labelled frames"] = result.folder / ("{" + ",".join(path.stem for path in frames) + "}.xyz")
+    say_files(files)
+
+
+def error_table(errors: dict[str, Any]) -> Table:
+    """Errors of each set of unseen frames, and at each temperature where there are several."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for title in ("unseen frames", *COLUMNS):
+        table.add_column(title, justify="right" if title in COLUMNS else "left")
+    for row in _rows(errors):
+        table.add_row(*row)
+    return table
+
+
+def _rows(errors: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    """One row a set of frames, and one a temperature where a set has several."""
+    for name, found in errors.items():
+        forces, energy = found["forces"], found["energy"]
+        yield (
+            name,
+            str(found["frames"]),
+            *_force_cells(forces),
+            f"{energy['rmse_meV_per_atom']:.3g}",
+        )
+        by_temperature = found.get("forces_by_temperature", {})
+        if len(by_temperature) > 1:
+            for temperature, part in by_temperature.items():
+                yield f"  at {temperature}", "", *_force_cells(part), ""
+
+
+def _force_cells(forces: dict[str, float]) -> tuple[str, str, str]:
+    r2 = forces["r2"]
+    return (
+        f"{forces['rmse_meV_per_A']:.1f}",
+        f"{forces['mae_meV_per_A']:.1f}",
+        "-" if r2 is None else f"{r2:.5f}",
+    )
