@@ -1,0 +1,302 @@
+"""A system with its integrator on a platform: built, started, advanced and looked at."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from compactff_md.engines.md_settings import MDSettings
+from compactff_md.engines.md_velocities import (
+    at_rest,
+    degrees_of_freedom,
+    maxwell_boltzmann,
+    runaway_temperature_K,
+    temperature_of,
+)
+from compactff_md.engines.openmm_import import openmm, unit
+from compactff_md.engines.openmm_system import OpenMMSystem
+from compactff_md.errors import CompactFFError
+from compactff_md.units import KJ_PER_MOL_TO_EV, NM_TO_A
+
+LOGGER = logging.getLogger(__name__)
+GPU_PLATFORMS = ("CUDA", "HIP")
+# Dalton/A^3 in g/cm^3 (CODATA 2014, as in ase.units).
+DALTON_PER_A3 = 1.660539040
+EQUILIBRATION_CHUNK = 50
+_EVERYTHING = {
+    "positions": True,
+    "velocities": True,
+    "energy": True,
+    "parameters": True,
+    "integratorParameters": True,
+}
+
+
+class Unsound(Exception):  # noqa: N818  (caught inside the package; what leaves it is MDStopped)
+    """The numbers of a simulation make no sense any more; the message says which."""
+
+
+class Simulation:
+    """One context of OpenMM.
+
+    Parameters
+    ----------
+    prepared
+        The system; barostat and remover of drift are added to it.
+    settings
+        Of the run.
+    start_step
+        The step that this part begins at: thermostat and barostat draw other numbers than before.
+
+    Attributes
+    ----------
+    platform
+        Name of the platform that was chosen.
+    dof
+        Degrees of freedom that the temperature counts.
+
+    Raises
+    ------
+    CompactFFError
+        For an unknown platform or one that does not work here, npt without a box, an anisotropic
+        barostat in a slanted box.
+    """
+
+    def __init__(self, prepared: OpenMMSystem, settings: MDSettings, start_step: int = 0) -> None:
+        self.settings = settings
+        self.prepared = prepared
+        self.system = prepared.system
+        self.periodic = bool(prepared.structure.pbc.all())
+        self._start_step = start_step
+        count = range(self.system.getNumParticles())
+        self.masses_Da = np.array([self.system.getParticleMass(k).value_in_unit(unit.dalton) for k in count])
+        free_rotation = settings.ensemble == "nve" and not self.periodic
+        self.dof = max(1, degrees_of_freedom(prepared.positions_nm, stop_rotation=free_rotation))
+        self.hottest_K = runaway_temperature_K(settings.temperature_K, self.dof)
+        self._add_helpers()
+        self.context, self.platform = self._make_context(self._integrator)
+        self.set_coordinates(prepared.positions_nm)
+
+    @property
+    def step(self) -> int:
+        """Steps done since the run's beginning."""
+        return self.context.getStepCount()
+
+    def advance(self, steps: int) -> None:
+        """Do some steps.
+
+        Raises
+        ------
+        Unsound
+            If OpenMM or the student fails, which they do on coordinates that make no sense.
+        """
+        try:
+            self.context.getIntegrator().step(steps)
+        except Exception as error:  # OpenMMException, and through it whatever TorchScript raises
+            raise Unsound(f"the engine failed: {str(error).strip().splitlines()[-1]}") from error
+
+    def state(self) -> Any:
+        """Everything that a restart and a row of the log need; costs an evaluation of the student.
+
+        Raises
+        ------
+        Unsound
+            As in :meth:`advance`.
+        """
+        try:
+            return self.context.getState(**_EVERYTHING)
+        except Exception as error:
+            raise Unsound(f"the engine failed: {str(error).strip().splitlines()[-1]}") from error
+
+    def row(self, state: Any) -> dict[str, float]:
+        """A row of the log: energies in eV, temperature in K, volume in A^3, density in g/cm^3.
+
+        Raises
+        ------
+        Unsound
+            If an energy is not finite or the temperature has run away.
+        """
+        potential = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+        kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
+        row = {
+            "step": state.getStepCount(),
+            "time_ps": state.getStepCount() * self.settings.timestep_ps,
+            "potential_eV": potential * KJ_PER_MOL_TO_EV,
+            "kinetic_eV": kinetic * KJ_PER_MOL_TO_EV,
+            "total_eV": (potential + kinetic) * KJ_PER_MOL_TO_EV,
+            "temperature_K": temperature_of(kinetic, self.dof),
+        }
+        self._check(row)
+        if self.periodic:
+            volume = state.getPeriodicBoxVolume().value_in_unit(unit.angstrom**3)
+            row |= {"volume_A3": volume, "density_g_per_cm3": self.masses_Da.sum() / volume * DALTON_PER_A3}
+        return row
+
+    def positions_A(self) -> np.ndarray:
+        """Positions as they are, not wrapped, shape (N, 3)."""
+        state = self.context.getState(positions=True)
+        return state.getPositions(asNumpy=True).value_in_unit(unit.angstrom)
+
+    def box_A(self) -> np.ndarray | None:
+        """Box vectors, shape (3, 3); None for free atoms."""
+        if not self.periodic:
+            return None
+        return self.context.getState().getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.angstrom)
+
+    def set_coordinates(
+        self, positions_nm: np.ndarray, velocities_nm_per_ps: np.ndarray | None = None
+    ) -> None:
+        """Place the atoms; velocities are those at the same time as the positions."""
+        self.context.setPositions(positions_nm)
+        if velocities_nm_per_ps is None:
+            return
+        if self.settings.ensemble == "nve":  # leapfrog keeps velocities half a step earlier
+            forces = self.context.getState(forces=True).getForces(asNumpy=True)._value
+            kick = 0.5 * self.settings.timestep_ps / self.masses_Da[:, None]
+            velocities_nm_per_ps = velocities_nm_per_ps - kick * forces
+        self.context.setVelocities(velocities_nm_per_ps)
+
+    def begin(self, stop: Callable[[], bool]) -> None:
+        """Minimise and equilibrate where the settings say so, and give the atoms their velocities.
+
+        Parameters
+        ----------
+        stop
+            Asked now and then during equilibration; True ends it early.
+        """
+        if self.settings.minimise:
+            openmm.LocalEnergyMinimizer.minimize(self.context)
+        positions_nm = self.positions_A() / NM_TO_A
+        rotation = not self.periodic
+        seed = self._seed("velocities")
+        velocities = maxwell_boltzmann(
+            self.masses_Da, positions_nm, self.settings.temperature_K, seed, stop_rotation=rotation
+        )
+        if self.settings.equilibration_ps > 0.0:
+            positions_nm, velocities = self._equilibrated(positions_nm, velocities, stop)
+            velocities = at_rest(velocities, self.masses_Da, positions_nm, stop_rotation=rotation)
+        self.set_coordinates(positions_nm, velocities)
+        self.context.setStepCount(0)
+        self.context.setTime(0.0)
+
+    def _check(self, row: dict[str, float]) -> None:
+        for name in ("potential_eV", "kinetic_eV"):
+            if not math.isfinite(row[name]):
+                raise Unsound(
+                    f"{name.removesuffix('_eV')} energy is {row[name]}: energy or forces are not finite"
+                )
+        if row["temperature_K"] > self.hottest_K:
+            raise Unsound(
+                f"temperature is {row['temperature_K']:.0f} K, above the limit of {self.hottest_K:.0f} K "
+                f"for a run at {self.settings.temperature_K:.0f} K"
+            )
+
+    def _equilibrated(
+        self, positions_nm: np.ndarray, velocities: np.ndarray, stop: Callable[[], bool]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and velocities after some time with the thermostat; the box goes to the context."""
+        context, _ = self._make_context(lambda: self._thermostat("equilibration"), self.platform)
+        context.setPositions(positions_nm)
+        context.setVelocities(velocities)
+        left = max(1, round(self.settings.equilibration_ps / self.settings.timestep_ps))
+        limit = 1.5 * self.hottest_K  # all 3N degrees of freedom move here
+        while left > 0 and not stop():
+            context.getIntegrator().step(min(left, EQUILIBRATION_CHUNK))
+            left -= EQUILIBRATION_CHUNK
+            kinetic = context.getState(energy=True).getKineticEnergy()._value
+            temperature = temperature_of(kinetic, self.dof)
+            if not temperature < limit:
+                raise Unsound(
+                    f"temperature is {temperature:.0f} K during equilibration, the limit is {limit:.0f} K"
+                )
+        state = context.getState(positions=True, velocities=True)
+        if self.periodic:
+            self.context.setPeriodicBoxVectors(*state.getPeriodicBoxVectors())
+        return state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value
+
+    def _add_helpers(self) -> None:
+        if self.settings.ensemble == "nve":
+            return
+        if len(self.masses_Da) > 1:
+            self.system.addForce(openmm.CMMotionRemover())
+        if self.settings.ensemble == "npt":
+            self.system.addForce(self._barostat())
+
+    def _barostat(self) -> Any:
+        if not self.periodic:
+            raise CompactFFError("npt needs a periodic box, and this structure has none")
+        pressure = 1.0 if self.settings.pressure_bar is None else self.settings.pressure_bar
+        temperature, interval = self.settings.temperature_K, self.settings.barostat_interval
+        kind = self.settings.cell_changes
+        if kind == "anisotropic":
+            cell = self.prepared.structure.cell_A
+            if np.abs(cell - np.diag(np.diag(cell))).max() > 1e-6:
+                raise CompactFFError(
+                    "an anisotropic barostat needs an upright box; use isotropic or flexible"
+                )
+            vector = openmm.Vec3(pressure, pressure, pressure)
+            barostat = openmm.MonteCarloAnisotropicBarostat(vector, temperature, True, True, True, interval)
+        elif kind == "flexible":
+            barostat = openmm.MonteCarloFlexibleBarostat(pressure, temperature, interval)
+        else:
+            barostat = openmm.MonteCarloBarostat(pressure, temperature, interval)
+        barostat.setRandomNumberSeed(self._seed("barostat"))
+        return barostat
+
+    def _integrator(self) -> Any:
+        if self.settings.ensemble == "nve":
+            return openmm.VerletIntegrator(self.settings.timestep_ps)
+        return self._thermostat("thermostat")
+
+    def _thermostat(self, stream: str) -> Any:
+        settings = self.settings
+        integrator = openmm.LangevinMiddleIntegrator(
+            settings.temperature_K, settings.friction_per_ps, settings.timestep_ps
+        )
+        integrator.setRandomNumberSeed(self._seed(stream))
+        return integrator
+
+    def _seed(self, stream: str) -> int:
+        """A seed for one purpose and one part of the run; never 0, which is random to OpenMM."""
+        streams = ("velocities", "thermostat", "barostat", "equilibration")
+        sequence = np.random.SeedSequence([self.settings.seed, self._start_step, streams.index(stream)])
+        return int(sequence.generate_state(1)[0] % (2**31 - 2)) + 1
+
+    def _make_context(self, integrator: Callable[[], Any], platform: str | None = None) -> tuple[Any, str]:
+        wanted = platform or self.settings.platform
+        names = [wanted] if wanted else automatic_platforms()
+        for name in names:
+            try:
+                return _context(self.system, integrator(), name), name
+            except openmm.OpenMMException as error:
+                reason = error
+                LOGGER.info("platform %s does not work here: %s", name, error)
+        raise CompactFFError(f"platform {names[-1]} does not work here: {reason}; compactff doctor says more")
+
+
+def platforms() -> list[str]:
+    """Names of the platforms that this OpenMM has, slowest first."""
+    found = [openmm.Platform.getPlatform(k) for k in range(openmm.Platform.getNumPlatforms())]
+    return [platform.getName() for platform in sorted(found, key=lambda p: p.getSpeed())]
+
+
+def automatic_platforms() -> list[str]:
+    """What to try where the user names no platform: GPUs that PyTorch sees too, then Reference.
+
+    Forces come from PyTorch on every platform, so all that is left for OpenMM is the integrator, and
+    Reference does it in double precision without the thread pool that costs CPU 0.1-0.2 ms a step.
+    """
+    gpus = [name for name in GPU_PLATFORMS if name in platforms()] if torch.cuda.is_available() else []
+    return [*gpus, "Reference"]
+
+
+def _context(system: Any, integrator: Any, name: str) -> Any:
+    if name not in platforms():
+        raise CompactFFError(f"unknown platform {name!r}; this OpenMM has {', '.join(platforms())}")
+    properties = {"Precision": "mixed"} if name in (*GPU_PLATFORMS, "OpenCL") else {}
+    return openmm.Context(system, integrator, openmm.Platform.getPlatformByName(name), properties)

@@ -1,0 +1,110 @@
+"""Students for openmm-ml: ``MLPotential("compactff", student=...)``.
+
+Registered by the entry point ``openmmml.potentials``, so openmm-ml imports this module in every program
+that uses any of its potentials: PyTorch and everything that needs it is imported when a potential is made.
+
+No class here inherits from openmm-ml's, whose module is half-way through its own import by then; it asks
+for these methods only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+class CompactFFPotentialFactory:
+    """Makes :class:`CompactFFPotential`; called by openmm-ml."""
+
+    def createImpl(self, name: str, student: Any = None, **options: Any) -> CompactFFPotential:
+        """Make a potential.
+
+        Parameters
+        ----------
+        name
+            ``compactff``.
+        student
+            A student's file, the folder that training wrote, or a ``Student``.
+        options
+            force (``python`` unless told, or ``torchforce``), device, dtype, skin_A; see ``openmm_force``.
+
+        Raises
+        ------
+        CompactFFError
+            If the student is missing or cannot be loaded.
+        """
+        from compactff_md.errors import CompactFFError
+
+        if student is None:
+            raise CompactFFError(
+                f'MLPotential({name!r}) needs a student: MLPotential({name!r}, student="FILE")'
+            )
+        if isinstance(student, str | Path):
+            from compactff_md.student import load
+
+            student = load(student)
+        return CompactFFPotential(student, options)
+
+
+class CompactFFPotential:
+    """A student as openmm-ml asks for it.
+
+    PythonForce is the default: openmm-ml copies its forces where it interpolates between a student and a
+    force field, and the copy of a TorchForce crashes OpenMM 8.6 with the wheels of openmm-torch 1.10.
+    """
+
+    def __init__(self, student: Any, options: dict[str, Any]) -> None:
+        self.student = student
+        self.options = {"force": "python", **options}
+
+    def addForces(
+        self,
+        topology: Any,
+        system: Any,
+        atoms: Iterable[int] | None,
+        forceGroup: int,
+        **options: Any,
+    ) -> None:
+        """Add the student's force to a system.
+
+        Parameters
+        ----------
+        topology, system
+            Of OpenMM.
+        atoms
+            Indices of the student's atoms; None means all.
+        forceGroup
+            Of the force.
+        options
+            As in :meth:`CompactFFPotentialFactory.createImpl`; others, which openmm-ml passes on to its
+            embeddings, are left alone.
+
+        Raises
+        ------
+        CompactFFError
+            If an atom has no element or one that the student does not know.
+        """
+        from compactff_md.engines.openmm_force import openmm_force
+        from compactff_md.engines.openmm_system import atoms_of
+
+        particles = None if atoms is None else [int(atom) for atom in atoms]
+        numbers, boxed = atoms_of(topology, particles)
+        own = {name: options[name] for name in ("force", "device", "dtype", "skin_A") if name in options}
+        force = openmm_force(
+            self.student,
+            numbers,
+            pbc=boxed or system.usesPeriodicBoundaryConditions(),
+            particles=particles,
+            force_group=forceGroup,
+            **(self.options | own),
+        )
+        system.addForce(force)
+
+    def getMLLongRange(self) -> bool:
+        """Return False: a student sees nothing beyond its cutoff."""
+        return False
+
+    def getSupportedEmbeddings(self) -> list[str]:
+        """Return none beside openmm-ml's own."""
+        return []

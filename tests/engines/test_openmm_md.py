@@ -1,0 +1,394 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import ase.io
+import MDAnalysis
+import numpy as np
+import pytest
+
+from compactff_md.engines import openmm_recorder
+from compactff_md.engines.md_log import read_log
+from compactff_md.engines.openmm_import import openmm
+from compactff_md.engines.openmm_md import MDSettings, MDStopped, run_md, simulate
+from compactff_md.errors import CompactFFError
+from compactff_md.structure import Structure
+from openmm_builders import box, ethanol, gas, springs, student
+
+# What MDAnalysis says of its own future.
+pytestmark = pytest.mark.filterwarnings("ignore:DCDReader currently makes:DeprecationWarning")
+# 0.1 fs: an untrained student is a rough landscape.
+GENTLE = {"timestep_fs": 0.1, "report_interval": 5, "trajectory_interval": 10}
+
+
+def settings(**fields) -> MDSettings:
+    return MDSettings(**{"ensemble": "nve", "steps": 40, **GENTLE, **fields})
+
+
+@pytest.fixture(scope="module")
+def network():
+    return student(0.05)
+
+
+@pytest.mark.parametrize("force", ["torchforce", "python"])
+@pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
+def test_a_run_writes_what_it_promises(tmp_path, network, ensemble, force):
+    structure = box(10 * np.eye(3)) if ensemble == "npt" else ethanol()
+    seen = []
+    asked = settings(ensemble=ensemble, force=force, seed=3)
+    result = run_md(structure, network, asked, tmp_path / "run", progress=seen.append)
+    assert result.completed and result.steps == 40 and result.time_ps == pytest.approx(0.004)
+    assert seen[-1].step == seen[-1].steps == 40 and seen[-1].ns_per_day > 0 and result.ns_per_day > 0
+    log = read_log(result.log)
+    np.testing.assert_array_equal(log["step"], np.arange(0, 41, 5))
+    np.testing.assert_allclose(log["total_eV"], log["potential_eV"] + log["kinetic_eV"], atol=2e-9)
+    assert log["temperature_K"][0] == pytest.approx(300.0, rel=0.2 if ensemble != "nve" else 1e-4)
+    universe = MDAnalysis.Universe(str(result.topology), str(result.trajectory))
+    assert len(universe.trajectory) == 4
+    assert list(universe.atoms.elements) == structure.symbols
+    assert universe.trajectory[-1].time == pytest.approx(0.004)
+    written = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert MDSettings(**written["settings"]) == asked
+    assert written["student"]["parameters"] == network.num_parameters
+    assert written["platform"] == result.platform == "Reference"
+    assert written["versions"]["openmm"]
+    if ensemble == "npt":
+        assert universe.trajectory[-1].volume == pytest.approx(log["volume_A3"][-1], rel=1e-3)
+        mass = (
+            universe.atoms.masses.sum()
+            if hasattr(universe.atoms, "masses")
+            else structure.to_ase().get_masses().sum()
+        )
+        assert log["density_g_per_cm3"][-1] == pytest.approx(
+            mass / 0.6022140857 / log["volume_A3"][-1], rel=1e-3
+        )
+
+
+def test_a_student_conserves_energy(tmp_path):
+    result = run_md(ethanol(), student(0.02), settings(steps=400, timestep_fs=0.05), tmp_path / "run")
+    energy = read_log(result.log)["total_eV"]
+    kinetic = read_log(result.log)["kinetic_eV"]
+    assert np.ptp(energy) < 1e-2 * np.ptp(kinetic)
+    assert result.drift is not None and result.drift.duration_ps == pytest.approx(0.02)
+
+
+def test_energy_of_springs_is_conserved_and_the_molecule_stays_in_place(tmp_path):
+    """Leapfrog's kinetic energy is that of the full step: the scatter is the timestep's error, no more."""
+    made = springs(ethanol())
+    scatter = {}
+    for timestep_fs in (0.5, 0.25):
+        asked = settings(steps=4000, timestep_fs=timestep_fs, seed=2, trajectory_interval=4000)
+        result = simulate(made, asked, tmp_path / str(timestep_fs))
+        assert result.drift is not None
+        assert abs(result.drift.slope_meV_per_atom_ps) < 1e-2
+        scatter[timestep_fs] = result.drift.std_meV_per_atom
+    assert scatter[0.25] == pytest.approx(scatter[0.5] / 4, rel=0.3)
+    last = MDAnalysis.Universe(str(result.topology), str(result.trajectory)).trajectory[-1].positions
+    masses = made.structure.to_ase().get_masses()
+    np.testing.assert_allclose(masses @ last, masses @ made.structure.positions_A, atol=0.3)
+
+
+@pytest.mark.parametrize("ensemble", ["nvt", "npt"])
+def test_the_thermostat_reaches_its_temperature(tmp_path, ensemble):
+    made = gas(40, 60.0) if ensemble == "npt" else springs(ethanol())
+    fast = {"timestep_fs": 1.0, "friction_per_ps": 20.0, "report_interval": 20, "trajectory_interval": 10_000}
+    asked = MDSettings(ensemble=ensemble, steps=10_000, temperature_K=450, equilibration_ps=0.5, **fast)
+    result = simulate(made, asked, tmp_path / "run")
+    temperature = read_log(result.log)["temperature_K"]
+    dof = 3 * len(made.structure) - 3
+    # 500 rows, of which about one in 3 is independent
+    tolerance = 4 * 450 * np.sqrt(2 / dof) / np.sqrt(500 / 3)
+    assert abs(temperature.mean() - 450) < tolerance
+
+
+@pytest.mark.parametrize("cell_changes", ["isotropic", "anisotropic", "flexible"])
+def test_the_barostat_changes_what_it_shall(tmp_path, network, cell_changes):
+    structure = box(10 * np.eye(3))
+    asked = settings(ensemble="npt", cell_changes=cell_changes, barostat_interval=1, pressure_bar=1e5)
+    result = run_md(structure, network, asked, tmp_path / "run")
+    vectors = (
+        MDAnalysis.Universe(str(result.topology), str(result.trajectory)).trajectory[-1].triclinic_dimensions
+    )
+    lengths = np.diag(vectors)
+    assert abs(lengths[0] - 10.0) > 1e-3
+    assert (np.ptp(lengths) > 1e-3) == (cell_changes != "isotropic")
+    assert (np.abs(vectors - np.diag(lengths)).max() > 1e-3) == (cell_changes == "flexible")
+
+
+def test_the_barostat_moves_molecules_and_reaches_the_volume_of_an_ideal_gas(tmp_path):
+    """<V> = (N + 1) kT / P for N independent molecules."""
+    made = gas(60, 40.0)
+    asked = MDSettings(
+        ensemble="npt",
+        pressure_bar=40.0,
+        temperature_K=300,
+        steps=12_000,
+        timestep_fs=1.0,
+        friction_per_ps=10.0,
+        barostat_interval=1,
+        report_interval=10,
+        trajectory_interval=4000,
+    )
+    result = simulate(made, asked, tmp_path / "run")
+    volume = read_log(result.log)["volume_A3"][200:]
+    expected = 61 * 1.380649e-23 * 300 / 40e5 * 1e30
+    assert volume.mean() == pytest.approx(expected, rel=0.25)
+
+
+@pytest.mark.parametrize("force", ["torchforce", "python"])
+@pytest.mark.parametrize("format", ["xtc", "dcd"])
+def test_a_resumed_run_is_the_same_run(tmp_path, network, format, force):
+    asked = settings(trajectory_format=format, force=force)
+    run_md(ethanol(), network, asked, tmp_path / "whole")
+    run_md(ethanol(), network, asked.model_copy(update={"steps": 17}), tmp_path / "parts")
+    run_md(ethanol(), network, asked, tmp_path / "parts", resume=True)
+    whole, parts = read_log(tmp_path / "whole/log.csv"), read_log(tmp_path / "parts/log.csv")
+    for name in whole:
+        np.testing.assert_allclose(parts[name], whole[name], atol=1e-6 if name != "temperature_K" else 1e-2)
+    frames = [
+        np.array(
+            [f.positions.copy() for f in MDAnalysis.Universe(str(out / "topology.pdb"), str(file)).trajectory]
+        )
+        for out in (tmp_path / "whole", tmp_path / "parts")
+        for file in out.glob(f"trajectory.{format}")
+    ]
+    assert len(frames[0]) == 4
+    np.testing.assert_allclose(frames[0], frames[1], atol=0.011 if format == "xtc" else 1e-4)
+
+
+def test_resuming_springs_is_exact(tmp_path):
+    made = springs(ethanol())
+    simulate(made, settings(steps=101), tmp_path / "whole")
+    for steps in (33, 34, 101):
+        simulate(made, settings(steps=steps), tmp_path / "parts", resume=steps > 33)
+    assert (tmp_path / "whole/log.csv").read_text() == (tmp_path / "parts/log.csv").read_text()
+    for name in ("trajectory.xtc", "topology.pdb"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+    states = [
+        openmm.XmlSerializer.deserialize((tmp_path / p / "restart.xml").read_text())
+        for p in ("whole", "parts")
+    ]
+    np.testing.assert_array_equal(*[s.getVelocities(asNumpy=True)._value for s in states])
+    assert states[1].getStepCount() == 101
+
+
+def test_resuming_draws_new_random_numbers(tmp_path):
+    made = springs(ethanol())
+    simulate(made, settings(ensemble="nvt", steps=20), tmp_path / "run")
+    first = read_log(tmp_path / "run/log.csv")["kinetic_eV"]
+    simulate(made, settings(ensemble="nvt", steps=40), tmp_path / "run", resume=True)
+    log = read_log(tmp_path / "run/log.csv")
+    np.testing.assert_array_equal(log["step"], np.arange(0, 41, 5))
+    np.testing.assert_array_equal(log["kinetic_eV"][:5], first)
+
+
+def test_a_finished_run_has_nothing_to_resume(tmp_path):
+    made = springs(ethanol())
+    simulate(made, settings(), tmp_path / "run")
+    before = (tmp_path / "run/log.csv").read_text()
+    for steps in (40, 20):
+        result = simulate(made, settings(steps=steps), tmp_path / "run", resume=True)
+        assert result.completed and result.steps == 40
+    assert (tmp_path / "run/log.csv").read_text() == before
+
+
+def test_resume_falls_back_on_the_restart_before(tmp_path):
+    made = springs(ethanol())
+    simulate(made, settings(restart_interval=20), tmp_path / "run")
+    before = read_log(tmp_path / "run/log.csv")
+    (tmp_path / "run/restart.xml").write_text("<State")
+    result = simulate(made, settings(), tmp_path / "run", resume=True)
+    assert result.steps == 40
+    np.testing.assert_array_equal(read_log(result.log)["total_eV"], before["total_eV"])
+    for name in ("restart.xml", "restart_previous.xml"):
+        (tmp_path / "run" / name).write_text("<State")
+    with pytest.raises(CompactFFError, match="neither restart file"):
+        simulate(made, settings(), tmp_path / "run", resume=True)
+
+
+def test_folders_of_other_runs_are_refused(tmp_path, network):
+    run_md(ethanol(), network, settings(force="python"), tmp_path / "run")
+    with pytest.raises(CompactFFError, match=r"already holds a run \(settings.json, log.csv, trajectory.xtc"):
+        run_md(ethanol(), network, settings(), tmp_path / "run")
+    with pytest.raises(CompactFFError, match="differs in timestep_fs, seed;"):
+        run_md(
+            ethanol(),
+            network,
+            settings(force="python", seed=5, timestep_fs=0.2),
+            tmp_path / "run",
+            resume=True,
+        )
+    with pytest.raises(CompactFFError, match="differs in student;"):
+        run_md(ethanol(), student(0.06), settings(force="python"), tmp_path / "run", resume=True)
+    moved = Structure(ethanol().positions_A + 0.01, ethanol().numbers)
+    with pytest.raises(CompactFFError, match="differs in structure;"):
+        run_md(moved, network, settings(force="python"), tmp_path / "run", resume=True)
+    with pytest.raises(CompactFFError, match="no run to resume"):
+        run_md(ethanol(), network, settings(), tmp_path / "other", resume=True)
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(CompactFFError, match="cannot make the folder"):
+        run_md(ethanol(), network, settings(), tmp_path / "a file" / "run")
+
+
+@pytest.mark.parametrize(
+    ("structure", "fields", "message"),
+    [
+        (ethanol(), {"platform": "TPU"}, "unknown platform 'TPU'; this OpenMM has Reference"),
+        (ethanol(), {"ensemble": "npt"}, "npt needs a periodic box"),
+        (box(), {"ensemble": "npt", "cell_changes": "anisotropic"}, "upright box"),
+        (Structure([[0, 0, 0], [1.2, 0, 0]], [7, 7]), {}, "does not know N"),
+        (Structure([[0, 0, 0], [0.1, 0, 0], [3, 0, 0]], [1, 1, 1]), {}, "overlap"),
+        (Structure(np.eye(3), [1, 1, 1], 9 * np.eye(3), (True, True, False)), {}, "give a slab a box"),
+    ],
+)
+def test_bad_input_is_refused_and_leaves_nothing(tmp_path, network, structure, fields, message):
+    with pytest.raises(CompactFFError, match=message):
+        run_md(structure, network, settings(force="python", **fields), tmp_path / "run")
+    assert not (tmp_path / "run" / "settings.json").exists()
+
+
+def explosive(after_step: int, energy: float, push: float):
+    """Springs, and a force that goes wrong after some steps."""
+    made = springs(ethanol())
+    calls = []
+
+    def compute(state):
+        calls.append(0)
+        bad = len(calls) > after_step
+        return (energy if bad else 0.0), np.full((9, 3), push if bad else 0.0) * np.eye(9, 3)
+
+    made.system.addForce(openmm.PythonForce(compute))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("energy", "push", "message"),
+    [
+        (float("nan"), 0.0, "potential energy is nan"),
+        (0.0, float("nan"), "not finite|is NaN"),
+        (0.0, 1e5, "temperature is [0-9]+ K, above the limit"),
+    ],
+)
+def test_a_run_that_makes_no_sense_is_stopped_and_keeps_everything(tmp_path, energy, push, message):
+    made = explosive(60, energy, push)
+    with pytest.raises(MDStopped, match=message) as caught:
+        simulate(made, settings(steps=4000), tmp_path / "run")
+    assert "last sound state" in str(caught.value) and "failed.xyz" in str(caught.value)
+    log = read_log(tmp_path / "run/log.csv")
+    assert 20 <= log["step"][-1] < 4000 and np.isfinite(log["total_eV"]).all()
+    state = openmm.XmlSerializer.deserialize((tmp_path / "run/restart.xml").read_text())
+    assert state.getStepCount() == log["step"][-1]
+    assert np.isfinite(state.getPositions(asNumpy=True)._value).all()
+    assert len(ase.io.read(tmp_path / "run/failed.xyz")) == 9
+    result = simulate(springs(ethanol()), settings(steps=100), tmp_path / "run", resume=True)
+    assert result.steps == 100
+    np.testing.assert_array_equal(read_log(result.log)["step"], np.arange(0, 101, 5))
+
+
+def test_a_student_that_fails_in_equilibration_is_stopped(tmp_path):
+    with pytest.raises(MDStopped, match="before the first step: "):
+        simulate(explosive(60, 0.0, 1e6), settings(equilibration_ps=0.1), tmp_path / "run")
+    assert simulate(
+        springs(ethanol()), settings(equilibration_ps=0.1), tmp_path / "run", resume=True
+    ).completed
+
+
+def test_minimising_and_equilibrating_come_first(tmp_path):
+    made = springs(ethanol())
+    strained = Structure(made.structure.positions_A * 1.05, made.structure.numbers)
+    made = type(made)(strained, made.topology, made.system)
+    plain = simulate(made, settings(temperature_K=0), tmp_path / "plain")
+    relaxed = simulate(made, settings(temperature_K=0, minimise=True), tmp_path / "relaxed")
+    assert read_log(plain.log)["total_eV"][0] > 1.0
+    assert read_log(relaxed.log)["total_eV"][0] < 1e-2
+    warm = simulate(
+        made, settings(minimise=True, equilibration_ps=1.0, friction_per_ps=50), tmp_path / "warm"
+    )
+    log = read_log(warm.log)
+    assert log["step"][0] == 0 and log["time_ps"][0] == 0
+    assert log["potential_eV"][0] > 0.1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_run_in_order(tmp_path, number):
+    made = springs(ethanol())
+    long = settings(steps=10_000_000, report_interval=1000, trajectory_interval=1000)
+    sent = []
+
+    def send(progress):
+        if progress.step > 1000 and not sent:
+            sent.append(progress.step)
+            os.kill(os.getpid(), number)
+
+    result = simulate(made, long, tmp_path / "run", progress=send)
+    assert not result.completed and result.signal == number and 1000 < result.steps < 10_000_000
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    state = openmm.XmlSerializer.deserialize((tmp_path / "run/restart.xml").read_text())
+    assert state.getStepCount() == result.steps
+    more = long.model_copy(update={"steps": result.steps + 500})
+    assert simulate(made, more, tmp_path / "run", resume=True).completed
+
+
+KILLED = """
+import sys
+from openmm_builders import ethanol, springs
+from compactff_md.engines.openmm_md import MDSettings, simulate
+settings = MDSettings(ensemble="nve", timestep_fs=0.1, steps=100_000_000, report_interval=50,
+                      trajectory_interval=30, restart_interval=700)
+simulate(springs(ethanol()), settings, sys.argv[1])
+"""
+
+
+def test_a_killed_run_is_resumed_without_gaps_or_doubles(tmp_path):
+    out = tmp_path / "run"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(out)], env=environment)
+    patience = time.monotonic() + 60
+    while not (out / "restart_previous.xml").exists() and time.monotonic() < patience:
+        time.sleep(0.02)
+    with pytest.raises(CompactFFError, match="another process is running"):
+        simulate(
+            springs(ethanol()),
+            settings(steps=100_000_000, report_interval=50, trajectory_interval=30),
+            out,
+            resume=True,
+        )
+    time.sleep(0.1)
+    process.kill()
+    process.wait()
+    state = openmm.XmlSerializer.deserialize((out / "restart.xml").read_text())
+    steps = state.getStepCount() + 330
+    more = settings(steps=steps, report_interval=50, trajectory_interval=30)
+    result = simulate(springs(ethanol()), more, out, resume=True)
+    np.testing.assert_array_equal(read_log(result.log)["step"], np.arange(0, steps + 1, 50))
+    universe = MDAnalysis.Universe(str(result.topology), str(result.trajectory))
+    times = [frame.time for frame in universe.trajectory]
+    np.testing.assert_allclose(times, np.arange(30, steps + 1, 30) * 1e-4, rtol=1e-5)
+    whole = simulate(springs(ethanol()), more, tmp_path / "whole")
+    np.testing.assert_allclose(read_log(result.log)["total_eV"], read_log(whole.log)["total_eV"], atol=1e-8)
+
+
+def test_runs_in_other_threads_work_without_signals(tmp_path):
+    results = []
+    thread = threading.Thread(
+        target=lambda: results.append(simulate(springs(ethanol()), settings(), tmp_path / "run"))
+    )
+    thread.start()
+    thread.join()
+    assert results[0].completed
+
+
+def test_a_full_disk_stops_a_run_in_order(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(openmm_recorder.Recorder, "_write_frame", full)
+    with pytest.raises(MDStopped, match=r"No space left on device; everything .* make room and resume"):
+        simulate(springs(ethanol()), settings(), tmp_path / "run")
+    monkeypatch.undo()
+    assert simulate(springs(ethanol()), settings(), tmp_path / "run", resume=True).completed
