@@ -70,6 +70,11 @@ LAZY = {
     ("compactff_md.student", "compactff_md.engines.openmm_force"): "a plugin wheel that does not fit PyTorch",
     ("compactff_md.student", "compactff_md.engines.openmm_system"): "must not be met by those who do without",
     ("compactff_md.cli.md", "compactff_md.engines.openmm_md"): "the same",
+    (
+        "compactff_md.engines.openmmml_plugin",
+        "compactff_md.engines.openmm_force",
+    ): "openmm-ml imports its plugins everywhere; PyTorch can wait",
+    ("compactff_md.engines.openmmml_plugin", "compactff_md.engines.openmm_system"): "the same",
 }
 
 

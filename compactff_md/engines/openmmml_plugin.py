@@ -13,6 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import compactff_md
+from compactff_md.errors import CompactFFError
+
 
 class CompactFFPotentialFactory:
     """Makes :class:`CompactFFPotential`; called by openmm-ml."""
@@ -34,16 +37,12 @@ class CompactFFPotentialFactory:
         CompactFFError
             If the student is missing or cannot be loaded.
         """
-        from compactff_md.errors import CompactFFError
-
         if student is None:
             raise CompactFFError(
                 f'MLPotential({name!r}) needs a student: MLPotential({name!r}, student="FILE")'
             )
         if isinstance(student, str | Path):
-            from compactff_md.student import load
-
-            student = load(student)
+            student = compactff_md.load(student)
         return CompactFFPotential(student, options)
 
 

@@ -50,7 +50,10 @@ def dipeptide(topology, positions) -> Structure:
 
 
 def test_importing_openmmml_does_not_import_torch():
-    code = "import sys, openmmml; assert 'compactff' in openmmml.MLPotential._implFactories; assert 'torch' not in sys.modules"
+    code = (
+        "import sys, openmmml; assert 'compactff' in openmmml.MLPotential._implFactories; "
+        "assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
 
 
