@@ -62,7 +62,9 @@ def simulate(student: Student, out: Path) -> MDResult:
             bars.update(bar, completed=state.step, now=now)
 
         there = (out / "restart.xml").is_file()
-        return run_md(aspirin, student, DYNAMICS, out, resume=there, progress=show)
+        result = run_md(aspirin, student, DYNAMICS, out, resume=there, progress=show)
+        bars.update(bar, completed=result.steps)
+        return result
 
 
 def speed_of(dynamics: MDResult) -> float:

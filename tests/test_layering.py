@@ -70,6 +70,8 @@ LAZY = {
     ("compactff_md.student", "compactff_md.engines.openmm_force"): "a plugin wheel that does not fit PyTorch",
     ("compactff_md.student", "compactff_md.engines.openmm_system"): "must not be met by those who do without",
     ("compactff_md.cli.md", "compactff_md.engines.openmm_md"): "the same",
+    ("compactff_md.engines.openmmml_plugin", "compactff_md.engines.openmm_force"): "PyTorch, as above",
+    ("compactff_md.engines.openmmml_plugin", "compactff_md.engines.openmm_system"): "PyTorch, as above",
     (
         "compactff_md.engines.openmmml_plugin",
         "compactff_md.engines.openmm_force",
