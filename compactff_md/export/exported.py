@@ -14,6 +14,11 @@ from compactff_md.units import EV_PER_A_TO_KJ_PER_MOL_PER_NM, EV_TO_KJ_PER_MOL, 
 class ExportedStudent(nn.Module):
     """A student with everything that an engine needs; made to be scripted.
 
+    It keeps a neighbour list between calls, see :class:`VerletList`: results do not depend on earlier
+    calls, but an instance is for one thread at a time. What raises a ``RuntimeError`` here is a
+    ``torch.jit.Error`` once scripted, with the same words in its last line. The first two or three calls
+    are slow, while TorchScript optimises; a change of the list's width afterwards is not.
+
     Parameters
     ----------
     network
@@ -84,7 +89,8 @@ class ExportedStudent(nn.Module):
         Raises
         ------
         RuntimeError
-            If the file was exported without atoms, their number differs, or a periodic one gets no box.
+            If the file was exported without atoms, their number differs, a periodic one gets no box, or
+            as in :class:`VerletList`; small free molecules with NaN positions get a NaN energy instead.
         """
         if self.numbers.shape[0] == 0:
             raise RuntimeError(

@@ -203,7 +203,8 @@ torch.set_num_threads(1)
 verlet = torch.jit.script(VerletList(5.0, 0.4))
 def run(count):
     side = (count / 0.1) ** (1 / 3)
-    verlet(torch.rand(count, 3, dtype=torch.float64) * side, torch.eye(3, dtype=torch.float64) * side, [True] * 3)
+    cell = torch.eye(3, dtype=torch.float64) * side
+    verlet(torch.rand(count, 3, dtype=torch.float64) * side, cell, [True] * 3)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 small = run(300)
 print(run(12288) - small)
