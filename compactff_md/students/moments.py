@@ -67,31 +67,30 @@ class MomentLayer(nn.Module):
 
     def contract(self, moments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Moments (N, 13, C) -> mixed moments (13, N, 2m+t), tensor times vector (3, N, t), invariants."""
-        m = self.m
+        # Slices are taken by `split`: its derivative is one `cat`, that of indexing fills zeros for each.
+        m, n = self.m, moments.shape[0]
         mixed = torch.bmm(moments.transpose(0, 1), self.mixing.index_select(0, self.rank))  # (13, N, 2m+t)
-        n = mixed.shape[1]
-        products = (mixed[:, :, :m] * mixed[:, :, m : 2 * m]).view(13, n * m)
-        by_rank = torch.mm(self.spread.t(), products).view(3, n, m)
-        vector = mixed[1:4, :, 2 * m :]  # (3, N, t)
-        tensor = mixed[4:13, :, 2 * m :].unflatten(0, (3, 3))
-        turned = (tensor * vector).sum(1)  # (3, N, t)
+        left, right, triple = mixed.split([m, m, self.t], dim=2)
+        by_rank = torch.mm(self.spread.t(), (left * right).view(13, n * m)).view(3, n, m)
+        _, vector, tensor = triple.split([1, 3, 9])
+        turned = (tensor.unflatten(0, (3, 3)) * vector).sum(1)  # (3, N, t)
         triples = (turned * vector).sum(0)  # (N, t)
-        invariants = torch.cat([mixed[0, :, :m], by_rank[0], by_rank[1], by_rank[2], triples], dim=1)
+        scalar = left.split([1, 12])[0].squeeze(0)
+        invariants = torch.cat([scalar, by_rank.transpose(0, 1).reshape(n, 3 * m), triples], dim=1)
         return mixed, turned, invariants
 
     def contract_backward(self, mixed: Tensor, turned: Tensor, slope: Tensor) -> Tensor:
         """Derivative by the invariants (N, I) -> derivative by the moments (N, 13, C)."""
         m, n = self.m, mixed.shape[1]
-        by_rank = slope[:, m : 4 * m].reshape(n, 3, m).transpose(0, 1).reshape(3, n * m)
+        scalar, by_rank, triples = slope.split([m, 3 * m, self.t], dim=1)
+        left, right, triple = mixed.split([m, m, self.t], dim=2)
+        by_rank = by_rank.reshape(n, 3, m).transpose(0, 1).reshape(3, n * m)
         products = torch.mm(self.spread, by_rank).view(13, n, m)
-        left = products * mixed[:, :, m : 2 * m]
-        right = products * mixed[:, :, :m]
-        first = left[:1] + slope[:, :m].unsqueeze(0)
-        vector = mixed[1:4, :, 2 * m :]
-        triples = slope[:, 4 * m : self.num_invariants]  # (N, t)
+        linear = torch.cat([scalar.unsqueeze(0), torch.zeros_like(left[1:])])  # the scalars count themselves
+        vector = triple.split([1, 3, 9])[1]
         outer = ((vector * triples).unsqueeze(1) * vector).flatten(0, 1)  # (9, N, t)
-        triple = torch.cat([torch.zeros_like(outer[:1]), 2.0 * turned * triples, outer])
-        mixed_slope = torch.cat([torch.cat([first, left[1:]]), right, triple], dim=2)  # (13, N, 2m+t)
+        triple_slope = torch.cat([torch.zeros_like(outer[:1]), 2.0 * turned * triples, outer])
+        mixed_slope = torch.cat([products * right + linear, products * left, triple_slope], dim=2)
         mixing = self.mixing.index_select(0, self.rank).transpose(1, 2)
         return torch.bmm(mixed_slope, mixing).transpose(0, 1)
 
@@ -116,7 +115,8 @@ class MomentLayer(nn.Module):
         slope = (saved[4] + feature_slope) * saved[3]
         slope = torch.mm(slope, self.outer.t()) * saved[2]
         slope = torch.mm(slope, self.inner.t())
-        return self.contract_backward(saved[0], saved[1], slope), slope[:, self.num_invariants :]
+        own, previous = slope.split([self.num_invariants, slope.shape[1] - self.num_invariants], dim=1)
+        return self.contract_backward(saved[0], saved[1], own), previous
 
     @torch.jit.unused
     def scale_to(self, moments: Tensor) -> None:
@@ -205,7 +205,7 @@ class MomentsStudent(StudentNetwork):
         distance = torch.linalg.vector_norm(vectors, dim=-1)  # (N, K)
         unit = vectors / distance.unsqueeze(-1)
         values, slopes = self.radial_functions(distance)
-        radial = torch.matmul(values, self.radial)  # (N, K, C * T)
+        parts = torch.matmul(values, self.radial).split(self.channels, dim=-1)  # T of (N, K, C)
         components = self.components(unit)  # (N, K, 13)
         weights: list[Tensor] = []
         saved: list[list[Tensor]] = []
@@ -213,38 +213,39 @@ class MomentsStudent(StudentNetwork):
         energy = torch.zeros_like(distance[:, 0])
         for k, layer in enumerate(self.layers):
             weight = self.neighbour_weights(k, feature, neighbours, species)
-            edge = self.part(radial, k) * weight
+            edge = parts[k] * weight
             share, feature, state = layer(torch.bmm(components.transpose(1, 2), edge), feature, central)
             energy = energy + share
             weights.append(weight)
             saved.append(state)
         if not with_gradients:
             return energy, energy
-        component_slope, radial_slope = self.pull_back(components, radial, weights, saved, neighbours)
+        component_slope, radial_slope = self.pull_back(components, parts, weights, saved, neighbours)
         distance_slope = (torch.matmul(radial_slope, self.radial.t()) * slopes).sum(-1, keepdim=True)
-        tensor_slope = component_slope[..., 4:].unflatten(-1, (3, 3))  # symmetric in its last two
-        unit_slope = component_slope[..., 1:4] + 2.0 * (tensor_slope * unit.unsqueeze(-2)).sum(-1)
+        _, vector_slope, tensor_slope = component_slope.split([1, 3, 9], dim=-1)
+        tensor_slope = tensor_slope.unflatten(-1, (3, 3))  # symmetric in its last two
+        unit_slope = vector_slope + 2.0 * (tensor_slope * unit.unsqueeze(-2)).sum(-1)
         along = (unit_slope * unit).sum(-1, keepdim=True)
         return energy, (unit_slope - along * unit) / distance.unsqueeze(-1) + distance_slope * unit
 
     def pull_back(
         self,
         components: Tensor,
-        radial: Tensor,
+        parts: list[Tensor],
         weights: list[Tensor],
         saved: list[list[Tensor]],
         neighbours: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Derivative by the components (N, K, 13) and by the radial functions (N, K, C * T)."""
-        component_slope = torch.zeros_like(components)
+        component_slopes: list[Tensor] = []
         radial_slopes: list[Tensor] = []
         feature_slope = torch.zeros_like(saved[-1][3])  # (N, H)
         for layer in self.layers[::-1]:
             k = len(saved) - 1
-            weight, part = weights.pop(), self.part(radial, k)
+            weight, part = weights.pop(), parts[k]
             moment_slope, feature_slope = layer.trace_back(saved.pop(), feature_slope)
             edge_slope = torch.bmm(components, moment_slope)  # (N, K, C)
-            component_slope = component_slope + torch.bmm(part * weight, moment_slope.transpose(1, 2))
+            component_slopes.append(torch.bmm(part * weight, moment_slope.transpose(1, 2)))
             radial_slopes.insert(0, edge_slope * weight)
             if k > 0:
                 source_slope = torch.zeros_like(moment_slope[:, 0])  # (N, C)
@@ -252,11 +253,10 @@ class MomentsStudent(StudentNetwork):
                     0, neighbours.flatten(), (edge_slope * part).flatten(0, 1)
                 )
                 feature_slope = feature_slope + torch.mm(source_slope, self.sources[k - 1].t())
+        component_slope = component_slopes[0]
+        for slope in component_slopes[1:]:
+            component_slope = component_slope + slope
         return component_slope, torch.cat(radial_slopes, dim=-1)
-
-    def part(self, radial: Tensor, k: int) -> Tensor:
-        """Columns of interaction k."""
-        return radial[..., k * self.channels : (k + 1) * self.channels]
 
     @torch.jit.export
     def energies_and_gradients(
@@ -277,12 +277,12 @@ class MomentsStudent(StudentNetwork):
     def initialise_from_data(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> None:
         """Scale every layer's invariants to mean zero and variance one on a sample of the data."""
         distance = torch.linalg.vector_norm(vectors, dim=-1)
-        radial = torch.matmul(self.radial_functions(distance)[0], self.radial)
+        parts = torch.matmul(self.radial_functions(distance)[0], self.radial).split(self.channels, dim=-1)
         components = self.components(vectors / distance.unsqueeze(-1)).transpose(1, 2)
         feature = distance[:, :0]
         with torch.no_grad():
             for k, layer in enumerate(self.layers):
-                edge = self.part(radial, k) * self.neighbour_weights(k, feature, neighbours, species)
+                edge = parts[k] * self.neighbour_weights(k, feature, neighbours, species)
                 moments = torch.bmm(components, edge)
                 layer.scale_to(moments)
                 feature = layer(moments, feature, species[: vectors.shape[0]])[1]
