@@ -210,7 +210,7 @@ def check_isolated(frames: tuple[Frame, ...], isolated_eV: dict[str, float]) -> 
     if abs(binding[worst]) > ISOLATED_LIMIT_EV_PER_ATOM:
         raise CompactFFError(
             f"{frames[worst].name} is {binding[worst]:.4g} eV per atom away from its isolated atoms; "
-            f"expected at most {ISOLATED_LIMIT_EV_PER_ATOM:g}. Are they from the same method and in the same unit?"
+            f"allowed are {ISOLATED_LIMIT_EV_PER_ATOM:g}. Are they in the same unit, by the same method?"
         )
 
 
@@ -225,6 +225,6 @@ def check_linear(frames: tuple[Frame, ...], elements: list[str], limit_eV_per_at
     if deviation[worst] > allowed:
         raise CompactFFError(
             f"{frames[worst].name}: its energy {energies[worst]:.4f} eV is {deviation[worst]:.3g} eV per "
-            f"atom away from what its composition says, allowed are {allowed:.3g}. Drop it if it is from another "
-            "method or its calculation failed, or raise checks.max_energy_deviation_eV_per_atom"
+            f"atom away from what its composition says, allowed are {allowed:.3g}. Drop it if it is from "
+            "another method or its calculation failed, or raise checks.max_energy_deviation_eV_per_atom"
         )

@@ -90,19 +90,19 @@ def train_from_files(
     CompactFFError
         For bad data, a folder that holds another run, training that diverges.
     """
-    reporter = reporter or Reporter()
-    with join_team(config.device) as team:
-        sets = load_sets(train_files, valid, config)
-        checked = _load_tests(tests or {}, sets[0], config)
-        digests = _digests({"train": sets[0], "valid": sets[1], **checked})
-        run = open_run(out, "train", config, digests, team.leads)
-        if run.finished:
-            return _finished(run, reporter)
-        if team.leads:
-            write_config(config, run.path / RECIPE_FILE)
-        team.wait()
-        result = train(config, *sets, run.path, reporter if team.leads else None)
-        return _conclude(config, run, team, result, sets, checked, reporter)
+    team = join_team(config.device)
+    reporter = reporter if reporter and team.leads else Reporter()
+    sets = load_sets(train_files, valid, config)
+    checked = _load_tests(tests or {}, sets[0], config)
+    digests = _digests({"train": sets[0], "valid": sets[1], **checked})
+    run = open_run(out, "train", config, digests, team)
+    if run.finished:
+        return _finished(run, reporter)
+    if team.leads:
+        write_config(config, run.path / RECIPE_FILE)
+    team.wait()
+    result = train(config, *sets, run.path, reporter)
+    return _conclude(config, run, team, result, sets, checked, reporter)
 
 
 def distill(config: DistillConfig, out: str | Path, reporter: Reporter | None = None) -> RunResult:
@@ -114,24 +114,24 @@ def distill(config: DistillConfig, out: str | Path, reporter: Reporter | None = 
         For bad structures, an unknown teacher or one that fails too often, a folder that holds another
         run, training that diverges.
     """
-    reporter = reporter or Reporter()
-    with join_team(config.device) as team:
-        teacher = create_teacher(config.teacher, **config.teacher_arguments)
-        structures = read_start(config.structures, teacher)
-        sources = {"structures_sha256": structures_digest(structures), "teacher_version": teacher.version}
-        run = open_run(out, "distill", config, sources, team.leads)
-        if run.finished:
-            return _finished(run, reporter)
-        if team.leads:
-            write_config(config, run.path / RECIPE_FILE)
-            generate_labels(config, structures, teacher, run.path, reporter)
-        team.wait()
-        labels = generate_labels(config, structures, teacher, run.path, reporter)
-        training = _training_config(config, labels)
-        sets = load_sets([labels.train], labels.valid, training)
-        tests = _load_tests(dict(labels.tests), sets[0], training)
-        result = train(training, *sets, run.path, reporter if team.leads else None)
-        return _conclude(config, run, team, result, sets, tests, reporter, teacher, labels)
+    team = join_team(config.device)
+    reporter = reporter if reporter and team.leads else Reporter()
+    teacher = create_teacher(config.teacher, **config.teacher_arguments)
+    structures = read_start(config.structures, teacher)
+    sources = {"structures_sha256": structures_digest(structures), "teacher_version": teacher.version}
+    run = open_run(out, "distill", config, sources, team)
+    if run.finished:
+        return _finished(run, reporter)
+    if team.leads:
+        write_config(config, run.path / RECIPE_FILE)
+        generate_labels(config, structures, teacher, run.path, reporter)
+    team.wait()
+    labels = generate_labels(config, structures, teacher, run.path, reporter)
+    training = _training_config(config, labels)
+    sets = load_sets([labels.train], labels.valid, training)
+    tests = _load_tests(dict(labels.tests), sets[0], training)
+    result = train(training, *sets, run.path, reporter)
+    return _conclude(config, run, team, result, sets, tests, reporter, teacher, labels)
 
 
 def _training_config(config: DistillConfig, labels: Labels) -> TrainConfig:

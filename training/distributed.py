@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -63,11 +62,10 @@ class Team:
         torch._foreach_copy_(tensors, parts)
 
 
-@contextmanager
-def join_team(device: str = "auto") -> Iterator[Team]:
+def join_team(device: str = "auto") -> Team:
     """Join the processes that ``torchrun`` started, or be the only one.
 
-    Inside another ``join_team`` the processes are the same. On the CPU they talk through gloo, on GPUs
+    Every call returns the same processes. On the CPU they talk through gloo, on GPUs
     through NCCL with gloo beside it for numbers on the host.
 
     Raises
@@ -77,14 +75,11 @@ def join_team(device: str = "auto") -> Iterator[Team]:
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     chosen = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else 0)
-    starts = world > 1 and not dist.is_initialized()
-    if starts:
+    if world > 1 and not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
-    try:
-        yield Team(rank, world, chosen)
-    finally:
-        if starts:
-            dist.destroy_process_group()
+        # At the end of the process and no sooner: a second group would wait on the first one's keys.
+        atexit.register(dist.destroy_process_group)
+    return Team(rank, world, chosen)
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:

@@ -63,8 +63,8 @@ class LabelCounts:
         """
         if self.failures >= FEWEST_FAILURES and self.failures > most * self.attempts:
             raise CompactFFError(
-                f"the teacher failed on {self.failures} of {self.attempts} frames, allowed are {most:.0%}; the last "
-                f"failure: {self.last_failure}. Check charge, multiplicity and the structures, lower the "
+                f"the teacher failed on {self.failures} of {self.attempts} frames, allowed are {most:.0%}; "
+                f"the last failure: {self.last_failure}. Check charge and multiplicity, lower the "
                 "temperatures, or raise sampling.max_failures"
             )
 

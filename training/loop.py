@@ -80,7 +80,8 @@ def train(
     """
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    with join_team(config.device) as team, torch_settings(config, train_set, team):
+    team = join_team(config.device)
+    with torch_settings(config, train_set, team):
         network = network or create_network(config, train_set)
         trainer = Trainer(config, train_set, valid_set, network, folder, team, reporter or Reporter())
         return trainer.run()
@@ -103,7 +104,8 @@ class Trainer:
         self.checkpoint = folder / CHECKPOINT
         dtype = DTYPES[config.dtype]
         prepare_network(network, train_set)
-        self.network = network.to(team.device, dtype).train()
+        # Never .float(): it would round the energies of atoms, which are float64 in every student.
+        self.network = (network.double() if dtype == torch.float64 else network).to(team.device).train()
         self.store = FrameStore(train_set.frames, network, team.device, dtype)
         self.valid_frames = _spread(valid_set.frames, VALIDATION_FRAMES)
         self.valid_store = FrameStore(self.valid_frames, network, team.device, dtype)
@@ -230,8 +232,8 @@ class Trainer:
         train_mse = float(self.squares) / max(1, self.squares_count)
         if not math.isfinite(train_mse):
             raise CompactFFError(
-                f"the training diverged before step {self.state.step}: its loss is not finite. Run it again with a "
-                f"lower learning_rate (now {self.config.learning_rate:g}); the last checkpoint is kept"
+                f"the training diverged before step {self.state.step}: its loss is not finite. Run it again "
+                f"with a lower learning_rate (now {self.config.learning_rate:g}); the last checkpoint is kept"
             )
         self.squares.zero_()
         self.squares_count = 0

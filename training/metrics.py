@@ -100,7 +100,7 @@ def energy_errors(result: Comparison) -> dict[str, float]:
 
 
 def summary(result: Comparison) -> dict[str, Any]:
-    """Every number of a test: forces, by element, by temperature where the frames tell it, energies, virials."""
+    """Every number of a test: forces, also by element and by temperature, energies, virials."""
     errors: dict[str, Any] = {
         "frames": len(result.frames),
         "forces": force_errors(result.forces_eV_per_A, result.predicted_forces_eV_per_A),

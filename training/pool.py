@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -68,7 +69,8 @@ class TeacherPool:
             process.wait()
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
-                    stream.close()
+                    with suppress(BrokenPipeError):  # what could not be sent any more
+                        stream.close()
         self.processes = []
 
     def _start(self, index: int) -> subprocess.Popen[str]:

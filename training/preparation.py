@@ -64,6 +64,7 @@ def torch_settings(config: TrainConfig, data: LabelledSet, team: Team) -> Iterat
     if team.device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads it, filling it costs time
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from compactff_md.errors import CompactFFError
 from compactff_md.files import plain, write_json
 from compactff_md.training.config import config_values
+from compactff_md.training.distributed import Team
 
 RUN_FILE = "run.json"
 # What may differ between the parts of one run, because it does not change what is computed.
@@ -42,7 +43,7 @@ class RunFolder:
 
 
 def open_run(
-    out: str | Path, command: str, config: BaseModel, sources: dict[str, str], leads: bool
+    out: str | Path, command: str, config: BaseModel, sources: dict[str, str], team: Team
 ) -> RunFolder:
     """Take an empty or missing folder for a run, or the one where it was interrupted.
 
@@ -52,26 +53,32 @@ def open_run(
         The folder.
     command, config, sources
         What makes the run: "train" or "distill", the configuration, and checksums of the data by name.
-    leads
-        False in processes that write nothing.
+    team
+        The processes; the first one makes the folder, the others then find it.
 
     Raises
     ------
     CompactFFError
         If the folder holds another run (the message lists what differs), something else, or is a file.
     """
+    if not team.leads:
+        team.wait()
     path = Path(out)
     identity = {"command": command, **_flat(config_values(config)), **sources}
     identity = {key: plain(value) for key, value in identity.items() if key not in FREE_FIELDS}
     if path.exists() and not path.is_dir():
         raise CompactFFError(f"{path} is a file; expected the name of a folder for the run")
-    if (path / RUN_FILE).is_file():
-        return _reopen(path, identity)
+    run = _reopen(path, identity) if (path / RUN_FILE).is_file() else _create(path, identity)
+    if team.leads:
+        team.wait()
+    return run
+
+
+def _create(path: Path, identity: dict[str, Any]) -> RunFolder:
     if path.is_dir() and any(path.iterdir()):
         raise CompactFFError(f"{path} is not empty and holds no run; choose another out folder")
-    if leads:
-        path.mkdir(parents=True, exist_ok=True)
-        write_json(path / RUN_FILE, {"identity": identity, "finished": False})
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / RUN_FILE, {"identity": identity, "finished": False})
     return RunFolder(path, resumed=False, finished=False)
 
 
@@ -88,8 +95,8 @@ def _reopen(path: Path, identity: dict[str, Any]) -> RunFolder:
         shown = [f"{key} is {there.get(key)!r} there and {identity.get(key)!r} now" for key in changed[:4]]
         more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
         raise CompactFFError(
-            f"{path} already holds another run: {'; '.join(shown)}{more}. Choose another out folder, or give the "
-            "same settings to continue it"
+            f"{path} already holds another run: {'; '.join(shown)}{more}. Choose another out folder, or give "
+            "the same settings to continue it"
         )
     return RunFolder(path, resumed=True, finished=finished)
 

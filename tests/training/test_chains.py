@@ -1,0 +1,135 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
+from ase.io import read
+
+from compactff_md.errors import CompactFFError
+from compactff_md.training.chains import Chain, shards_of
+from compactff_md.training.config import SamplingConfig, make_config
+from compactff_md.training.labelling import Labeller
+from compactff_md.training.sampling import ChainSpec
+
+
+class KilledError(Exception):
+    pass
+
+
+class Moody(EMT):
+    """Fails now and then, or always."""
+
+    every = 7
+    calls = 0
+
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        Moody.calls += 1
+        if Moody.calls % Moody.every == 0:
+            raise RuntimeError("SCF not converged")
+        super().calculate(atoms, properties, system_changes)
+
+
+def run(folder, spec, structures, config, report=lambda frames: None, calculator=EMT, limit=None):
+    labeller = Labeller(SimpleNamespace(name="test", settings={}, calculator=calculator))
+    return Chain(spec, structures, folder, config, labeller).run(report, limit)
+
+
+def frames_of(folder):
+    return [frame for shard in shards_of(folder) for frame in read(shard, ":")]
+
+
+@pytest.fixture
+def spec() -> ChainSpec:
+    return ChainSpec(
+        name="train-0", purpose="train", members=(0,), frames=25, seed=(0, 2, 0, 0), temperature_K=300.0
+    )
+
+
+def sampling(**fields) -> SamplingConfig:
+    return make_config(SamplingConfig, {"spacing_steps": 3, **fields})
+
+
+def test_a_chain_makes_dynamics_and_rattled_copies(tmp_path, spec):
+    counts = run(tmp_path, spec, {0: molecule("CH3OH")}, sampling())
+    frames = frames_of(tmp_path)
+    assert len(frames) == 25
+    assert [f.info["source"] for f in frames[:4]] == ["md", "rattle", "md", "rattle"]
+    assert frames[0].info["temperature_K"] == 300.0
+    assert "temperature_K" not in frames[1].info
+    assert counts.calls == 1 + 13 * 3 + 13
+    frame = frames[10].copy()
+    frame.calc = EMT()
+    assert frames[10].get_potential_energy() == pytest.approx(frame.get_potential_energy(), abs=1e-5)
+    assert np.allclose(frames[10].get_forces(), frame.get_forces(), atol=1e-5)
+
+
+def test_a_killed_chain_goes_on_as_it_would_have(tmp_path, spec):
+    def kill(frames):
+        if frames >= 12:
+            raise KilledError
+
+    config, structures = sampling(shard_seconds=0), {0: molecule("CH3OH")}
+    run(tmp_path / "whole", spec, structures, config)
+    with pytest.raises(KilledError):
+        run(tmp_path / "parts", spec, structures, config, kill)
+    run(tmp_path / "parts", spec, structures, config)
+    whole, parts = frames_of(tmp_path / "whole"), frames_of(tmp_path / "parts")
+    assert len(whole) == len(parts) == 25
+    for one, two in zip(whole, parts, strict=True):
+        assert np.allclose(one.positions, two.positions, atol=1e-7)
+        assert one.get_potential_energy() == pytest.approx(two.get_potential_energy(), abs=1e-7)
+
+
+def test_a_finished_chain_costs_nothing(tmp_path, spec):
+    first = run(tmp_path, spec, {0: molecule("CH3OH")}, sampling())
+    again = run(tmp_path, spec, {0: molecule("CH3OH")}, sampling())
+    assert again.calls == first.calls
+
+
+def test_a_time_limit_keeps_what_is_there(tmp_path, spec):
+    run(tmp_path, spec, {0: molecule("CH3OH")}, sampling(), limit=0.0)
+    assert 0 < len(frames_of(tmp_path)) < 25
+
+
+def test_test_chains_are_equilibrated_and_not_rattled(tmp_path, spec):
+    test = spec.model_copy(update={"purpose": "test_300K", "frames": 4})
+    config = sampling(equilibration_steps=20, test_spacing_steps=5)
+    counts = run(tmp_path, test, {0: molecule("CH3OH")}, config)
+    assert [f.info["source"] for f in frames_of(tmp_path)] == ["md"] * 4
+    assert counts.calls == 1 + 20 + 4 * 5
+
+
+def test_strained_chains_keep_one_cell_and_rattled_copies_have_their_own(tmp_path, spec):
+    strained = spec.model_copy(update={"strained": True, "frames": 8})
+    run(tmp_path, strained, {0: bulk("Cu", cubic=True)}, sampling())
+    frames = frames_of(tmp_path)
+    assert all(frame.get_stress().shape == (6,) for frame in frames)
+    volumes = {
+        kind: {round(f.get_volume(), 6) for f in frames if f.info["source"] == kind}
+        for kind in ("md", "rattle")
+    }
+    assert len(volumes["md"]) == 1
+    assert len(volumes["rattle"]) == 4
+    assert volumes["md"] != {round(bulk("Cu", cubic=True).get_volume(), 6)}
+
+
+def test_failures_leave_frames_out_and_are_counted(tmp_path, spec):
+    counts = run(tmp_path, spec, {0: molecule("CH3OH")}, sampling(max_failures=0.9), calculator=Moody)
+    assert len(frames_of(tmp_path)) == 25
+    assert counts.failures > 3
+
+
+def test_a_teacher_that_fails_all_the_time_stops_the_chain(tmp_path, spec, monkeypatch):
+    monkeypatch.setattr(Moody, "every", 1)
+    with pytest.raises(CompactFFError, match=r"failed on 5 of 5 frames.*RuntimeError: SCF not converged"):
+        run(tmp_path, spec, {0: molecule("CH3OH")}, sampling(), calculator=Moody)
+
+
+def test_given_structures_are_labelled_as_they_are(tmp_path):
+    spec = ChainSpec(name="train-0", purpose="train", members=(2, 5), frames=2, seed=(0,))
+    run(tmp_path, spec, {2: molecule("H2O"), 5: molecule("CH4")}, sampling(mode="given"))
+    frames = frames_of(tmp_path)
+    assert [str(f.symbols) for f in frames] == ["OH2", "CH4"]
+    assert np.allclose(frames[0].positions, molecule("H2O").positions, atol=1e-7)
+    assert frames[1].info["structure"] == 5

@@ -1,0 +1,108 @@
+import ase
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.io import read, write
+
+from compactff_md.errors import CompactFFError
+from compactff_md.training.config import TrainConfig, make_config
+from compactff_md.training.dataset import known_elements, load_sets, read_labelled, split
+from compactff_md.training.keys import LabelKeys
+
+
+def test_isolated_atoms_are_taken_out_of_the_frames(ethanol_files):
+    data = read_labelled(read(ethanol_files["train"], ":3") + read(ethanol_files["isolated_atoms"], ":"))
+    assert len(data) == 3
+    assert data.isolated_eV["H"] == pytest.approx(-13.568422383)
+    assert set(data.isolated_eV) == {"H", "C", "N", "O"}
+
+
+def test_config_type_marks_an_isolated_atom_in_a_cell(water_frames):
+    atom = ase.Atoms("H", cell=[10, 10, 10], pbc=True, info={"config_type": "IsolatedAtom", "energy": -13.0})
+    assert read_labelled([*water_frames, atom]).isolated_eV == {"H": -13.0}
+
+
+def test_labels_survive_a_file_of_mace(tmp_path, water_frames):
+    for index, frame in enumerate(water_frames):
+        frame.info["REF_energy"] = frame.get_potential_energy()
+        frame.arrays["REF_forces"] = frame.get_forces()
+        frame.info["temperature_K"] = 300.0 + index
+        frame.calc = None
+    write(tmp_path / "mace.xyz", water_frames)
+    data = read_labelled(tmp_path / "mace.xyz")
+    assert data.frames[2].energy_eV == pytest.approx(water_frames[2].info["REF_energy"])
+    assert np.allclose(data.frames[2].forces_eV_per_A, water_frames[2].arrays["REF_forces"], atol=1e-8)
+    assert data.frames[2].temperature_K == 302.0
+    assert data.frames[2].name == "mace.xyz frame 2"
+
+
+def test_a_frame_without_forces_is_named(tmp_path, water_frames):
+    del water_frames[4].calc.results["forces"]
+    with pytest.raises(CompactFFError, match="frame 4 has no forces 'forces'"):
+        read_labelled(water_frames)
+
+
+def test_a_bad_structure_is_named(water_frames):
+    water_frames[1].positions[0, 0] = np.nan
+    with pytest.raises(CompactFFError, match=r"frame 1: positions of atoms \[0\] are NaN"):
+        read_labelled(water_frames)
+
+
+def test_unreadable_and_empty_files(tmp_path):
+    (tmp_path / "empty.xyz").write_text("")
+    with pytest.raises(CompactFFError, match=r"empty\.xyz"):
+        read_labelled(tmp_path / "empty.xyz")
+    with pytest.raises(CompactFFError, match="no such structure file"):
+        read_labelled(tmp_path / "missing.xyz")
+    with pytest.raises(CompactFFError, match="the list of frames is empty"):
+        read_labelled([])
+
+
+def test_load_from_several_files(ethanol_files):
+    config = TrainConfig()
+    train, valid = load_sets(
+        [ethanol_files["train"], ethanol_files["isolated_atoms"]], ethanol_files["test"], config
+    )
+    assert (len(train), len(valid)) == (40, 20)
+    assert valid.isolated_eV == train.isolated_eV != {}
+
+
+def test_isolated_energies_from_the_configuration(ethanol_files, tmp_path):
+    given = {"H": -13.5, "C": -1025.0, "O": -2035.0}
+    config = make_config(TrainConfig, {"isolated_energies_eV": given})
+    assert load_sets([ethanol_files["train"]], None, config)[0].isolated_eV == given
+    config = make_config(TrainConfig, {"isolated_energies_eV": str(ethanol_files["isolated_atoms"])})
+    assert load_sets([ethanol_files["train"]], None, config)[0].isolated_eV["O"] < -2035.5
+    config = make_config(TrainConfig, {"isolated_energies_eV": str(ethanol_files["test"])})
+    with pytest.raises(CompactFFError, match="expected isolated atoms only"):
+        load_sets([ethanol_files["train"]], None, config)
+
+
+def test_validation_is_checked_against_the_training(ethanol_files, water_frames):
+    with pytest.raises(CompactFFError, match="is the same structure as"):
+        load_sets([ethanol_files["train"]], ethanol_files["train"], TrainConfig())
+    with pytest.raises(CompactFFError, match="hold C, which the training frames do not"):
+        load_sets([water_frames], ethanol_files["test"], TrainConfig())
+
+
+def test_split_is_reproducible_and_disjoint(ethanol_files):
+    data = read_labelled(ethanol_files["train"])
+    (train, valid), (again, _) = split(data, seed=3), split(data, seed=3)
+    assert (len(train), len(valid)) == (38, 2)
+    assert train.digest == again.digest != split(data, seed=4)[0].digest
+    assert not {f.name for f in train.frames} & {f.name for f in valid.frames}
+
+
+def test_elements_of_the_student(ethanol_files):
+    data = read_labelled(ethanol_files["train"])
+    assert known_elements(data, TrainConfig()) == ["H", "C", "O"]
+    more = make_config(TrainConfig, {"elements": ["O", "C", "H", "N"]})
+    assert known_elements(data, more) == ["O", "C", "H", "N"]
+    with pytest.raises(CompactFFError, match="elements are H, C, but the data also hold O"):
+        known_elements(data, make_config(TrainConfig, {"elements": ["H", "C"]}))
+
+
+def test_given_keys_reach_the_reader():
+    atoms = molecule("H2O")
+    atoms.info["e"], atoms.arrays["f"] = -14.0, np.zeros((3, 3))
+    assert read_labelled([atoms], LabelKeys(energy="e", forces="f")).frames[0].energy_eV == -14.0

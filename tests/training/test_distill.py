@@ -1,0 +1,169 @@
+import json
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.io import read, write
+
+from compactff_md.artifact import load_student
+from compactff_md.errors import CompactFFError
+from compactff_md.training.config import DistillConfig, make_config, read_config
+from compactff_md.training.distill import distill, train_from_files
+from compactff_md.training.progress import Reporter
+
+FILES = ["metrics.json", "recipe.yaml", "report.png", "student.safetensors"]
+
+
+class KilledError(Exception):
+    pass
+
+
+class KillIn(Reporter):
+    """Stops the run at the n-th sign of life of a stage."""
+
+    def __init__(self, stage: str, signs: int) -> None:
+        self.wanted, self.signs, self.stage = stage, signs, ""
+
+    def start(self, stage: str, total: float) -> None:
+        self.stage = stage
+
+    def update(self, done: float, **numbers: float) -> None:
+        if self.stage == self.wanted:
+            self.signs -= 1
+            if self.signs == 0:
+                raise KilledError
+
+
+class Notes(Reporter):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+@pytest.fixture
+def config(tmp_path):
+    write(tmp_path / "methanol.xyz", molecule("CH3OH"))
+
+    def make(**fields) -> DistillConfig:
+        sampling = {
+            "frames": 60,
+            "test_frames": 5,
+            "equilibration_steps": 10,
+            "relax_steps": 10,
+            "trajectories": 1,
+            "n_workers": 1,
+            **fields.pop("sampling", {}),
+        }
+        values = {
+            "structures": str(tmp_path / "methanol.xyz"),
+            "steps": 40,
+            "threads": 1,
+            "sampling": sampling,
+        }
+        return make_config(DistillConfig, {**values, **fields})
+
+    return make
+
+
+def test_from_a_structure_to_a_student(config, tmp_path):
+    result = distill(config(steps=150), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {
+        *FILES,
+        *("train.xyz", "valid.xyz", "test_300K.xyz", "test_600K.xyz", "checkpoint.pt", "labels.json"),
+    }
+    network, metadata = load_student(result.student)
+    assert metadata.teacher["name"] == "gfn2-xtb"
+    assert metadata.size == "ultra-tiny"
+    assert metadata.data["train"] == len(read(tmp_path / "out" / "train.xyz", ":")) == 57
+    assert metadata.metrics["test_300K"]["frames"] == 5
+    assert network.elements == ["H", "C", "O"]
+    metrics = json.loads(result.metrics_file.read_text())
+    assert metrics["labels"]["frames"] == {"test_300K": 5, "test_600K": 5, "train": 57, "valid": 3}
+    assert metrics["errors"]["test_600K"]["forces"]["r2"] > 0.8
+    assert metrics["labels"]["failures"] == 0
+    assert read_config(DistillConfig, result.recipe).sampling.frames == 60
+
+
+def test_a_run_killed_in_every_stage_ends_as_an_uninterrupted_one(config, tmp_path):
+    settings = config(sampling={"shard_seconds": 0}, checkpoint_seconds=0)
+    whole = distill(settings, tmp_path / "whole")
+    for stage, signs in (("relaxing structures", 1), ("labelling", 30), ("training", 10)):
+        with pytest.raises(KilledError):
+            distill(settings, tmp_path / "parts", KillIn(stage, signs))
+    parts = distill(settings, tmp_path / "parts")
+    assert parts.metrics["training"]["steps"] == 40
+    one, two = (r.metrics["errors"]["test_600K"]["forces"]["rmse_meV_per_A"] for r in (whole, parts))
+    assert one == pytest.approx(two, rel=1e-3)
+
+
+def test_a_finished_run_is_left_alone(config, tmp_path):
+    first = distill(config(), tmp_path / "out")
+    before = first.student.read_bytes()
+    notes = Notes()
+    again = distill(config(), tmp_path / "out", notes)
+    assert again.already_finished and not first.already_finished
+    assert again.metrics["training"] == json.loads(json.dumps(first.metrics["training"]))
+    assert first.student.read_bytes() == before
+    assert "finished; nothing to do" in notes.notes[0]
+    with pytest.raises(CompactFFError, match="already holds another run: seed is 0 there and 1 now"):
+        distill(config(seed=1), tmp_path / "out")
+
+
+def test_a_time_limit_covers_labelling_and_training(config, tmp_path):
+    result = distill(config(minutes=4 / 60, steps=None, sampling={"frames": 5000}), tmp_path / "out")
+    labels, training = result.metrics["labels"], result.metrics["training"]
+    assert labels["frames"]["train"] < 4000
+    assert labels["seconds"] + training["seconds"] < 9
+    assert result.metrics["history"][-1]["learning_rate"] == pytest.approx(0, abs=1e-9)
+
+
+def test_given_structures_are_the_only_ones(config, tmp_path):
+    rng = np.random.default_rng(0)
+    frames = []
+    for _ in range(30):
+        atoms = molecule("CH3OH")
+        atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
+        frames.append(atoms)
+    write(tmp_path / "methanol.xyz", frames)
+    result = distill(config(sampling={"mode": "given", "frames": 30}), tmp_path / "out")
+    assert result.metrics["labels"]["frames"] == {"test": 3, "train": 26, "valid": 1}
+    assert result.metrics["labels"]["calls"] == 30
+
+
+def test_structures_that_cannot_be_labelled_are_refused(config, tmp_path):
+    atoms = molecule("CH3OH")
+    atoms.positions[1] = atoms.positions[0]
+    write(tmp_path / "methanol.xyz", atoms)
+    with pytest.raises(CompactFFError, match=r"methanol.xyz structure 0: atoms 0 and 1 overlap"):
+        distill(config(), tmp_path / "out")
+    atoms = molecule("CH3OH")
+    atoms.numbers[0] = 92
+    write(tmp_path / "methanol.xyz", atoms)
+    with pytest.raises(CompactFFError, match=r"atomic numbers \[92\]; allowed are 1 to 86"):
+        distill(config(), tmp_path / "out")
+    with pytest.raises(CompactFFError, match="unknown teacher 'gfn3'"):
+        distill(config(teacher="gfn3"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_from_files(ethanol_files, quick_config, tmp_path):
+    files = [ethanol_files["train"], ethanol_files["isolated_atoms"]]
+    arguments = {"valid": None, "tests": {"test": ethanol_files["test"]}}
+    result = train_from_files(quick_config(), files, tmp_path / "out", **arguments)
+    network, metadata = load_student(result.student)
+    assert network.anchored and metadata.teacher is None
+    assert set(result.metrics["errors"]) == {"valid", "test"}
+    assert result.metrics["errors"]["test"]["frames"] == 20
+    again = train_from_files(quick_config(), files, tmp_path / "out", **arguments)
+    assert again.already_finished
+    with pytest.raises(CompactFFError, match=r"already holds another run.*train_sha256 is "):
+        train_from_files(quick_config(), files[:1], tmp_path / "out", **arguments)
+
+
+def test_a_test_frame_among_the_training_frames_is_refused(ethanol_files, quick_config, tmp_path):
+    with pytest.raises(CompactFFError, match="meant for the test, is the same structure"):
+        train_from_files(
+            quick_config(), [ethanol_files["train"]], tmp_path / "out", tests={"t": ethanol_files["train"]}
+        )

@@ -1,0 +1,101 @@
+import ase
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from compactff_md.errors import CompactFFError
+from compactff_md.training.keys import LabelKeys, energy_of, forces_of, resolve_keys, stress_of
+
+FORCES = np.arange(9.0).reshape(3, 3)
+STRESS = np.array([[1.0, 0.6, 0.5], [0.6, 2.0, 0.4], [0.5, 0.4, 3.0]]) * 1e-3
+
+
+def with_labels(energy: str, forces: str) -> ase.Atoms:
+    atoms = molecule("H2O")
+    atoms.info[energy] = -14.0
+    atoms.arrays[forces] = FORCES
+    return atoms
+
+
+@pytest.mark.parametrize(
+    ("energy", "forces"),
+    [
+        ("REF_energy", "REF_forces"),
+        ("dft_energy", "dft_forces"),
+        ("DFT_energy", "DFT_forces"),
+        ("energy", "forces"),
+        ("TotEnergy", "force"),
+    ],
+)
+def test_conventions_are_found(energy, forces):
+    atoms = with_labels(energy, forces)
+    keys = resolve_keys([atoms], LabelKeys(), "file")
+    assert (keys.energy, keys.forces, keys.stress, keys.virial) == (energy, forces, None, None)
+    assert energy_of(atoms, keys, "frame") == -14.0
+    assert np.array_equal(forces_of(atoms, keys, "frame"), FORCES)
+
+
+def test_results_of_a_calculator_are_found():
+    atoms = molecule("H2O")
+    atoms.calc = SinglePointCalculator(atoms, energy=-14.0, forces=FORCES)
+    keys = resolve_keys([atoms], LabelKeys(), "file")
+    assert energy_of(atoms, keys, "frame") == -14.0
+    assert np.array_equal(forces_of(atoms, keys, "frame"), FORCES)
+
+
+def test_reference_labels_outrank_a_calculators():
+    atoms = with_labels("REF_energy", "REF_forces")
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0, forces=-FORCES)
+    keys = resolve_keys([atoms], LabelKeys(), "file")
+    assert (keys.energy, keys.forces) == ("REF_energy", "REF_forces")
+
+
+def test_given_names_are_used():
+    atoms = with_labels("mine", "my_forces")
+    with pytest.raises(CompactFFError, match=r"no frame has energy under REF_energy.*it has mine, my_forces"):
+        resolve_keys([atoms], LabelKeys(), "file")
+    keys = resolve_keys([atoms], LabelKeys(energy="mine", forces="my_forces"), "file")
+    assert energy_of(atoms, keys, "frame") == -14.0
+    with pytest.raises(CompactFFError, match="no frame has stress under tension"):
+        resolve_keys([atoms], LabelKeys(energy="mine", forces="my_forces", stress="tension"), "file")
+
+
+def test_missing_and_malformed_labels_name_the_frame():
+    keys = LabelKeys(energy="energy", forces="forces")
+    atoms = molecule("H2O")
+    with pytest.raises(CompactFFError, match="frame 7 has no energy 'energy'"):
+        energy_of(atoms, keys, "frame 7")
+    with pytest.raises(CompactFFError, match="frame 7 has no forces 'forces'"):
+        forces_of(atoms, keys, "frame 7")
+    atoms.info["energy"] = [1.0, 2.0]
+    with pytest.raises(CompactFFError, match="expected one number"):
+        energy_of(atoms, keys, "frame 7")
+    atoms.arrays["forces"] = np.zeros((3, 2))
+    with pytest.raises(CompactFFError, match=r"shape \(3, 2\).*expected numbers of shape \(3, 3\)"):
+        forces_of(atoms, keys, "frame 7")
+
+
+@pytest.mark.parametrize("form", ["matrix", "nine", "voigt"])
+def test_stress_in_every_form(form):
+    atoms = bulk("Cu", cubic=True)
+    voigt = STRESS[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+    atoms.info["REF_stress"] = {"matrix": STRESS, "nine": STRESS.ravel(), "voigt": voigt}[form]
+    assert np.allclose(stress_of(atoms, LabelKeys(stress="REF_stress"), "frame"), STRESS)
+
+
+def test_virial_is_minus_volume_times_stress():
+    atoms = bulk("Cu", cubic=True)
+    atoms.info["REF_virials"] = -STRESS * atoms.get_volume()
+    assert np.allclose(stress_of(atoms, LabelKeys(virial="REF_virials"), "frame"), STRESS)
+
+
+def test_stress_is_none_without_a_period_and_refused_with_five_numbers():
+    keys = LabelKeys(stress="stress")
+    molecule_ = molecule("H2O")
+    molecule_.info["stress"] = np.zeros(6)
+    assert stress_of(molecule_, keys, "frame") is None
+    crystal = bulk("Cu")
+    crystal.info["stress"] = np.zeros(5)
+    with pytest.raises(CompactFFError, match="expected 6 numbers"):
+        stress_of(crystal, keys, "frame 3")

@@ -1,0 +1,95 @@
+from types import SimpleNamespace
+
+import ase
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from ase.calculators.calculator import Calculator
+from ase.calculators.emt import EMT
+from ase.io import read
+
+from compactff_md.errors import CompactFFError
+from compactff_md.training.labelling import (
+    LabelCounts,
+    Labeller,
+    TeacherFailure,
+    join_files,
+    labelled_atoms,
+    write_frames,
+)
+
+
+class Failing(EMT):
+    """Fails on every structure whose first atom is right of x = 1, gives NaN left of x = -1."""
+
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        if atoms.positions[0, 0] > 1:
+            raise RuntimeError("SCF not\nconverged")
+        super().calculate(atoms, properties, system_changes)
+        if atoms.positions[0, 0] < -1:
+            self.results["forces"] = np.full((len(atoms), 3), np.nan)
+
+
+def teacher(calculator=EMT) -> SimpleNamespace:
+    return SimpleNamespace(name="test", settings={}, calculator=calculator)
+
+
+def test_labels_are_those_of_the_calculator_from_one_call():
+    labeller = Labeller(teacher())
+    atoms = bulk("Cu", cubic=True)
+    atoms.positions[0] += [0.1, 0.0, 0.05]
+    label = labeller.label(atoms)
+    reference = atoms.copy()
+    reference.calc = EMT()
+    assert label.energy_eV == pytest.approx(reference.get_potential_energy())
+    assert np.allclose(label.forces_eV_per_A, reference.get_forces())
+    assert np.allclose(label.stress_eV_per_A3, reference.get_stress(voigt=False))
+    assert labeller.counts.calls == 1
+    assert labeller.label(molecule("H2O")).stress_eV_per_A3 is None
+
+
+def test_failures_are_counted_and_the_next_call_works():
+    labeller = Labeller(teacher(Failing))
+    atoms = molecule("H2O")
+    for shift in (3.0, -3.0):
+        moved = atoms.copy()
+        moved.positions[:, 0] += shift
+        with pytest.raises(TeacherFailure):
+            labeller.label(moved)
+    assert labeller.counts.last_failure == "energy, forces or stress are not finite"
+    assert np.isfinite(labeller.label(atoms).energy_eV)
+    assert labeller.counts.calls == 3
+
+
+def test_the_free_energy_is_taken_where_there_is_one():
+    class Smeared(Calculator):
+        implemented_properties = ("energy", "free_energy", "forces")
+
+        def calculate(self, atoms=None, properties=None, system_changes=None):
+            self.results = {"energy": 1.0, "free_energy": 0.9, "forces": np.zeros((len(atoms), 3))}
+
+    assert Labeller(teacher(Smeared)).label(molecule("H2")).energy_eV == 0.9
+
+
+def test_too_many_failures_stop_the_run():
+    LabelCounts(attempts=100, failures=20).check(0.2)
+    LabelCounts(attempts=4, failures=4).check(0.2)
+    with pytest.raises(
+        CompactFFError, match=r"failed on 21 of 100 frames, allowed are 20%; the last failure: why"
+    ):
+        LabelCounts(attempts=100, failures=21, last_failure="why").check(0.2)
+
+
+def test_written_frames_are_read_back(tmp_path):
+    atoms = bulk("Cu", cubic=True)
+    label = Labeller(teacher()).label(atoms)
+    frame = labelled_atoms(atoms, label, temperature_K=300.0, source=None)
+    write_frames(tmp_path / "a.xyz", [frame])
+    write_frames(tmp_path / "b.xyz", [frame, frame])
+    join_files(tmp_path / "all.xyz", [tmp_path / "a.xyz", tmp_path / "b.xyz"])
+    frames = read(tmp_path / "all.xyz", ":")
+    assert len(frames) == 3
+    assert isinstance(frames[0], ase.Atoms)
+    assert frames[2].info == {"temperature_K": 300.0}
+    assert frames[2].get_potential_energy() == pytest.approx(label.energy_eV)
+    assert np.allclose(frames[2].get_stress(voigt=False), label.stress_eV_per_A3)

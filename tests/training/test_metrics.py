@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+from ase.build import molecule
+
+from compactff_md import students
+from compactff_md.structure import Structure
+from compactff_md.training.frames import Frame
+from compactff_md.training.metrics import Comparison, compare, energy_errors, force_errors, summary
+
+
+def test_force_errors_by_hand():
+    reference = np.array([[1.0, -1.0, 0.0]])
+    predicted = np.array([[1.1, -1.0, 0.2]])
+    errors = force_errors(reference, predicted)
+    assert errors["rmse_meV_per_A"] == pytest.approx(1e3 * (0.05 / 3) ** 0.5)
+    assert errors["mae_meV_per_A"] == pytest.approx(100.0)
+    assert errors["r2"] == pytest.approx(1 - 0.05 / 2)
+    assert errors["rms_meV_per_A"] == pytest.approx(1e3 * (2 / 3) ** 0.5)
+    assert np.isnan(force_errors(np.zeros((2, 3)), predicted)["r2"])
+
+
+def comparison(names, energies, predicted, temperatures=None) -> Comparison:
+    structures = [Structure.from_ase(molecule(name)) for name in names]
+    temperatures = temperatures or [None] * len(names)
+    rng = np.random.default_rng(0)
+    frames = tuple(
+        Frame(s, e, rng.normal(size=(len(s), 3)), temperature_K=t)
+        for s, e, t in zip(structures, energies, temperatures, strict=True)
+    )
+    forces = np.concatenate([f.forces_eV_per_A for f in frames])
+    return Comparison(
+        frames,
+        np.repeat(np.arange(len(frames)), [len(f) for f in frames]),
+        np.concatenate([s.numbers for s in structures]),
+        np.array(energies),
+        np.array(predicted),
+        forces,
+        forces + 0.1 * (np.concatenate([s.numbers for s in structures]) == 1)[:, None],
+        np.full((len(frames), 3, 3), np.nan),
+        np.zeros((len(frames), 3, 3)),
+    )
+
+
+def test_energies_are_compared_up_to_a_constant_a_composition():
+    result = comparison(
+        ["H2O", "H2O", "CH4", "CH4"], [-14.0, -13.9, -24.0, -23.7], [-13.0, -12.9, -26.0, -25.6]
+    )
+    errors = energy_errors(result)
+    assert errors["rmse_meV_per_atom"] == pytest.approx(1e3 * (2 * (0.05 / 5) ** 2 / 4) ** 0.5)
+    assert errors["rmse_absolute_meV_per_atom"] > 300
+
+
+def test_summary_by_element_and_temperature():
+    result = comparison(["H2O", "CH4"], [-14.0, -24.0], [-14.0, -24.0], [300.0, None])
+    errors = summary(result)
+    assert errors["frames"] == 2
+    assert errors["forces_by_element"]["O"]["rmse_meV_per_A"] == pytest.approx(0)
+    assert errors["forces_by_element"]["H"]["rmse_meV_per_A"] == pytest.approx(100)
+    assert set(errors["forces_by_temperature"]) == {"300 K"}
+    assert errors["forces_by_temperature"]["300 K"]["rmse_meV_per_A"] == pytest.approx(100 * (2 / 3) ** 0.5)
+    assert "virial" not in errors
+
+
+def test_compare_evaluates_frames_in_order():
+    frames = comparison(["H2O", "CH4", "H2O"], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]).frames
+    network = students.create("ultra-tiny", ["H", "C", "O"]).eval()
+    result = compare(network, frames, batch_atoms=6)
+    assert result.predicted_energies_eV[0] == pytest.approx(result.predicted_energies_eV[2], abs=1e-5)
+    assert result.predicted_energies_eV[0] != pytest.approx(result.predicted_energies_eV[1], abs=1e-5)
+    assert result.predicted_forces_eV_per_A.shape == (11, 3)

@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from compactff_md.errors import CompactFFError
+from compactff_md.training.config import DistillConfig, TrainConfig, make_config
+from compactff_md.training.distributed import Team
+from compactff_md.training.runs import open_run
+
+ALONE = Team(0, 1, torch.device("cpu"))
+
+
+def test_a_new_folder_is_taken_and_found_again(tmp_path):
+    out = tmp_path / "a" / "b"
+    run = open_run(out, "train", TrainConfig(), {"train_sha256": "1"}, ALONE)
+    assert (run.resumed, run.finished) == (False, False)
+    assert open_run(out, "train", TrainConfig(), {"train_sha256": "1"}, ALONE).resumed
+    run.finish()
+    assert open_run(out, "train", TrainConfig(), {"train_sha256": "1"}, ALONE).finished
+
+
+@pytest.mark.parametrize(
+    ("command", "values", "digest", "message"),
+    [
+        ("train", {"size": "original"}, "1", "size is 'tiny' there and 'original' now"),
+        ("train", {"checks": {"duplicates": "keep"}}, "1", "checks.duplicates is 'error' there"),
+        ("train", {}, "2", "train_sha256 is '1' there and '2' now"),
+        ("distill", {}, "1", "command is 'train' there"),
+    ],
+)
+def test_another_run_is_refused(tmp_path, command, values, digest, message):
+    open_run(tmp_path, "train", TrainConfig(), {"train_sha256": "1"}, ALONE)
+    with pytest.raises(CompactFFError, match=message):
+        open_run(tmp_path, command, make_config(TrainConfig, values), {"train_sha256": digest}, ALONE)
+
+
+def test_what_does_not_change_the_result_may_differ(tmp_path):
+    first = make_config(DistillConfig, {"structures": "a.xyz"})
+    second = make_config(
+        DistillConfig, {"structures": "b.xyz", "threads": 2, "device": "cpu", "sampling": {"n_workers": 1}}
+    )
+    open_run(tmp_path, "distill", first, {}, ALONE)
+    assert open_run(tmp_path, "distill", second, {}, ALONE).resumed
+
+
+def test_other_folders_files_and_damaged_runs_are_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CompactFFError, match="is a file; expected the name of a folder"):
+        open_run(tmp_path / "file", "train", TrainConfig(), {}, ALONE)
+    with pytest.raises(CompactFFError, match="is not empty and holds no run"):
+        open_run(tmp_path, "train", TrainConfig(), {}, ALONE)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(CompactFFError, match=r"run.json cannot be read"):
+        open_run(tmp_path, "train", TrainConfig(), {}, ALONE)
