@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from compactff_md.files import plain
@@ -33,12 +32,10 @@ def print_json(content: Any) -> None:
 
 
 def say_files(files: dict[str, Path | str]) -> None:
-    """Tell where the files of a command are: what -> path."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for what, path in files.items():
-        table.add_row(what, Text(str(path)))
-    console = Console()
-    console.print("Files:")
-    console.print(table, soft_wrap=True)
+    """Tell where the files of a command are: what -> path; a line each, unwrapped, to be copied."""
+    width = max(len(what) for what in files)
+    for what, path in {
+        "Files:": "",
+        **{f"  {what:<{width}}  ": path for what, path in files.items()},
+    }.items():
+        say(f"{what}{path}")

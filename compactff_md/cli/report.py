@@ -36,7 +36,8 @@ def error_table(errors: dict[str, Any]) -> Table:
     """Errors of each set of unseen frames, and at each temperature where there are several."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("unseen frames", *COLUMNS):
-        table.add_column(title, justify="right" if title in COLUMNS else "left")
+        number = title in COLUMNS
+        table.add_column(title, justify="right" if number else "left", no_wrap=not number)
     for row in _rows(errors):
         table.add_row(*row)
     return table

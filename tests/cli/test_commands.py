@@ -1,0 +1,333 @@
+"""Every command as a user calls it, at the smallest size that still does everything."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from ase.io import read
+
+from compactff_md import load
+from compactff_md.cli import doctor, group
+from compactff_md.cli.md import picoseconds
+from compactff_md.errors import CompactFFError
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+COMMANDS = ("distill", "train", "export", "md", "info", "doctor")
+DISTILL = ("distill", "--teacher", "ase.calculators.emt:EMT", "--size", "ultra-tiny", "--temperature", "300")
+FEW = ("--frames", "24", "--set", "sampling.test_frames=2", "--set", "sampling.equilibration_steps=1")
+
+
+def flat(text: str) -> str:
+    """Text without the frames and line ends that rich adds."""
+    return " ".join(text.replace("│", " ").split())
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_shows_an_example(self, run, command):
+        result = run(command, "--help")
+        assert result.exit_code == 0
+        assert f"Example: compactff {command} " in flat(result.stdout)
+
+    def test_lists_the_commands(self, run):
+        shown = flat(run("--help").stdout)
+        assert all(command in shown for command in COMMANDS)
+        assert run("--version").stdout.startswith("compactff 0")
+
+    def test_unknown_command_and_option(self, run):
+        assert run("distil").exit_code == 2
+        assert run("info", "--jsn").exit_code == 2
+
+
+class TestTrain:
+    def test_writes_everything_and_does_it_once(self, run, tmp_path):
+        args = ["train", "--size", "ultra-tiny", "--set", "steps=20", "--seed", 3]
+        for option, name in (("--train", "train"), ("--train", "isolated_atoms"), ("--test", "test")):
+            args += [option, DATA / f"ethanol_{name}.xyz"]
+        result = run(*args, "--out", tmp_path / "out")
+        assert result.exit_code == 0, result.output
+        shown = flat(result.stdout)
+        assert "ethanol_test 20 " in shown
+        for name in ("student.safetensors", "metrics.json", "recipe.yaml", "report.png"):
+            assert (tmp_path / "out" / name).is_file()
+            assert name in shown
+        assert yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["steps"] == 20
+        assert load(tmp_path / "out").metadata.anchored  # by the isolated atoms
+        again = run(*args, "--out", tmp_path / "out")
+        assert again.exit_code == 0 and "nothing to do" in again.stderr
+
+    def test_options_outrank_the_recipe(self, run, tmp_path):
+        (tmp_path / "r.toml").write_text(
+            'size = "tiny"\nsteps = 1\nlearning_rate = 0.001\n[checks]\nunits = false\n'
+        )
+        args = ("train", "--train", DATA / "ethanol_train.xyz", "--recipe", tmp_path / "r.toml")
+        result = run(
+            *args, "--size", "ultra-tiny", "--set", "checks.contacts=false", "--out", tmp_path / "out"
+        )
+        assert result.exit_code == 0, result.output
+        found = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())
+        assert (found["size"], found["steps"], found["learning_rate"]) == ("ultra-tiny", 1, 0.001)
+        assert (found["checks"]["units"], found["checks"]["contacts"]) == (False, False)
+
+
+class TestDistill:
+    def test_the_whole_way(self, run, tmp_path, copper):
+        out = tmp_path / "out"
+        result = run(*DISTILL, copper, *FEW, "--set", "steps=20", "--out", out)
+        assert result.exit_code == 0, result.output
+        assert "{test_300K,test_600K,train,valid}.xyz" in result.stdout
+        assert len(read(out / "train.xyz", ":")) + len(read(out / "valid.xyz", ":")) == 24
+        metrics = json.loads((out / "metrics.json").read_text())
+        assert metrics["errors"]["test_600K"]["forces"]["rmse_meV_per_A"] > 0
+        student = load(out)
+        assert student.metadata.teacher["name"] == "ase.calculators.emt:EMT"
+        assert student.elements == ["Cu"]
+        exported = run("export", out, "--structure", copper, "--out", tmp_path / "copper.pt")
+        assert exported.exit_code == 0, exported.output
+        assert str(tmp_path / "copper.pt") in exported.stdout.replace("\n", "")
+
+    def test_a_recipe_alone(self, run, tmp_path, copper):
+        recipe = {
+            "structures": str(copper),
+            "teacher": "ase.calculators.emt:EMT",
+            "steps": 2,
+            "sampling": {"frames": 24, "temperatures_K": [300], "test_frames": 1, "equilibration_steps": 1},
+        }
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        result = run(
+            "distill", "--recipe", tmp_path / "recipe.yaml", "--frames", 20, "--out", tmp_path / "out"
+        )
+        assert result.exit_code == 0, result.output
+        found = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["sampling"]
+        assert (found["frames"], found["temperatures_K"]) == (20, [300.0])
+
+    def test_killed_and_run_again(self, run, tmp_path, copper):
+        """SIGKILL in the middle of the training; the same command ends it and keeps the labels."""
+        out = tmp_path / "out"
+        args = [*DISTILL, str(copper), *FEW, "--set", "steps=400", "--set", "checkpoint_seconds=0.1"]
+        args += ["--out", str(out)]
+        command = [sys.executable, "-m", "compactff_md", *args]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        checkpoint, deadline = out / "checkpoint.pt", time.monotonic() + 60
+        while not checkpoint.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert checkpoint.exists() and not (out / "student.safetensors").exists()
+        labels = (out / "train.xyz").stat().st_mtime_ns
+        assert run(*args).exit_code == 0
+        assert (out / "train.xyz").stat().st_mtime_ns == labels
+        assert json.loads((out / "metrics.json").read_text())["training"]["steps"] == 400
+
+
+class TestExport:
+    def test_file_runs_without_this_package(self, run, tmp_path, student_file, water):
+        path = tmp_path / "water.pt"
+        args = (
+            "export",
+            student_file,
+            "--structure",
+            water,
+            "--dtype",
+            "float64",
+            "--skin",
+            0.3,
+            "--out",
+            path,
+        )
+        assert run(*args).exit_code == 0
+        code = f"""
+import sys, torch
+module = torch.jit.load({str(path)!r})
+energy, forces = module(torch.tensor([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0], [0.0, 0.1, 0.0]]))
+assert forces.shape == (3, 3) and "compactff_md" not in sys.modules
+print(float(energy))
+"""
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+class TestMD:
+    @pytest.fixture(autouse=True)
+    def _openmm(self):
+        pytest.importorskip("openmm")
+
+    def test_run_and_resume(self, run, tmp_path, student_file, water):
+        out = tmp_path / "md"
+        args = (
+            "md",
+            water,
+            "--student",
+            student_file,
+            "--ensemble",
+            "nvt",
+            "--temperature",
+            50,
+            "--force",
+            "python",
+        )
+        args += ("--platform", "Reference", "--set", "report_interval=5", "--set", "trajectory_interval=5")
+        result = run(*args, "--time", "10fs", "--out", out)
+        assert result.exit_code == 0, result.output
+        shown = flat(result.stdout)
+        assert "0.01 ps (20 steps) on Reference" in shown and "total energy: drift" in shown
+        for name in ("topology.pdb", "trajectory.xtc", "log.csv", "restart.xml"):
+            assert (out / name).is_file() and name in shown
+        longer = run(*args, "--time", "20fs", "--out", out, "--resume")
+        assert longer.exit_code == 0, longer.output
+        rows = np.loadtxt(out / "log.csv", delimiter=",", skiprows=1)
+        assert rows[:, 0].tolist() == list(range(0, 41, 5))
+
+    def test_stopped_simulation_ends_with_1_and_keeps_all(self, run, tmp_path, wild_student, water):
+        out = tmp_path / "md"
+        args = ("md", water, "--student", wild_student, "--ensemble", "nve", "--force", "python")
+        result = run(*args, "--timestep", 10, "--steps", 2000, "--set", "report_interval=1", "--out", out)
+        assert result.exit_code == group.EXIT_STOPPED, result.output
+        assert result.stderr.count("error: ") == 1 and "Traceback" not in result.output
+        assert len((out / "log.csv").read_text().splitlines()) >= 2
+
+    def test_ctrl_c_leaves_a_run_that_resumes(self, tmp_path, student_file, water):
+        out = tmp_path / "md"
+        command = [sys.executable, "-m", "compactff_md", "md", str(water), "--student", str(student_file)]
+        command += ["--force", "python", "--time", "1us", "--out", str(out), "--set", "report_interval=10"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (out / "log.csv").exists():
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        shown, errors = process.communicate(timeout=60)
+        assert process.returncode == 128 + signal.SIGINT, errors
+        assert "--resume" in shown and "Traceback" not in errors
+        assert (out / "restart.xml").is_file()
+
+    @pytest.mark.parametrize(
+        ("text", "time_ps"),
+        [("10ps", 10), ("1 ns", 1000), ("500fs", 0.5), ("2", 2), ("1e-3us", 1000), (None, None)],
+    )
+    def test_times(self, text, time_ps):
+        assert picoseconds(text, "--time") == pytest.approx(time_ps)
+
+    @pytest.mark.parametrize("text", ["", "ps", "-1ps", "1.2.3ps", "10 PS", "nan"])
+    def test_what_is_no_time(self, text):
+        with pytest.raises(CompactFFError, match="expected a time such as"):
+            picoseconds(text, "--time")
+
+
+class TestInfo:
+    def test_json_of_the_file_alone(self, run, student_file):
+        facts = json.loads(run("info", student_file, "--json").stdout)
+        assert facts["elements"] == ["H", "C", "O"]
+        assert facts["num_parameters"] == load(student_file).num_parameters
+        assert facts["receptive_field_A"] == facts["cutoff_A"] * facts["num_interactions"]
+        assert {"units", "dtype", "teacher", "data", "metrics", "versions", "bytes", "file"} <= facts.keys()
+
+    def test_for_readers(self, run, student_file):
+        shown = flat(run("info", student_file).stdout)
+        assert "elements H, C, O" in shown and "name: none" in shown and "data none" in shown
+
+
+class TestErrors:
+    def test_debug_shows_the_traceback_wherever_it_stands(self, run, tmp_path):
+        for args in (("--debug", "info", tmp_path / "x"), ("info", tmp_path / "x", "--debug")):
+            result = run(*args)
+            assert isinstance(result.exception, CompactFFError)
+
+    @pytest.mark.parametrize(
+        ("error", "code", "words"),
+        [
+            (CompactFFError("wrong"), 2, "error: wrong"),
+            (group.StoppedError("hot"), 1, "error: hot"),
+            (KeyError("x"), 3, "this should not happen (KeyError: 'x'); --debug"),
+            (OSError(28, "No space left on device"), 2, "no space left on the disk"),
+            (PermissionError(13, "Permission denied"), 2, "Permission denied"),
+            (KeyboardInterrupt(), 130, "interrupted"),
+        ],
+    )
+    def test_kinds(self, run, monkeypatch, student_file, error, code, words):
+        from compactff_md.cli import info
+
+        monkeypatch.setattr(info, "read_metadata", lambda path: (_ for _ in ()).throw(error))
+        result = run("info", student_file)
+        assert result.exit_code == code
+        assert words in result.stderr and "Traceback" not in result.output
+
+    def test_in_a_process_of_its_own(self, tmp_path):
+        command = [sys.executable, "-m", "compactff_md", "info", str(tmp_path / "none")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: no student") and done.stdout == ""
+
+
+class TestDoctor:
+    def test_report(self, run, monkeypatch):
+        tried = []
+
+        def pretend(probe):
+            tried.append(probe.name)
+            if probe.name == "OpenMM":
+                return doctor.Finding(probe.group, probe.name, "works", "8.6, platforms: Reference, CPU")
+            if probe.name == "TorchForce":
+                return doctor.Finding(probe.group, probe.name, "broken", "crashed with SIGSEGV", probe.mend)
+            return doctor.Finding(probe.group, probe.name, "works", "fine")
+
+        monkeypatch.setattr(doctor, "_try", pretend)
+        monkeypatch.setattr(doctor, "has_gpu", lambda: True)
+        result = run("doctor")
+        assert result.exit_code == 0, result.output
+        assert {
+            "students",
+            "CUDA",
+            "OpenMM CPU",
+            "PythonForce",
+            "openmm-ml",
+            "MDAnalysis",
+            "gfn2-xtb",
+        } <= set(tried)
+        shown = flat(result.stdout)
+        assert 'TorchForce broken crashed with SIGSEGV run: pip install "compactff-md[openmm]"' in shown
+        assert "OpenMM CUDA missing OpenMM has no CUDA platform run: pip install" in shown
+        findings = json.loads(run("doctor", "--json").stdout)["findings"]
+        assert all(f["mend"] for f in findings if f["state"] != "works")
+
+    def test_probes_for_real(self):
+        found = doctor._try(doctor.Probe("engines", "students", ("student",), "mend"))
+        assert (found.state, found.mend) == ("works", None), found
+        pytest.importorskip("openmmtorch")
+        found = doctor._try(doctor.Probe("plugins", "TorchForce", ("torchforce",), "mend"))
+        assert found.state == "works", found
+
+    def test_a_crash_is_a_finding(self, monkeypatch, tmp_path):
+        script = tmp_path / "crash.py"
+        script.write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+        monkeypatch.setattr(doctor.probes, "__file__", str(script))
+        found = doctor._try(doctor.Probe("plugins", "TorchForce", ("torchforce",), "mend it"))
+        assert (found.state, found.mend) == ("broken", "mend it")
+        assert "SIGSEGV" in found.detail
+
+    def test_hanging_failing_and_missing(self, monkeypatch, tmp_path):
+        script = tmp_path / "slow.py"
+        script.write_text("import time; time.sleep(30)")
+        monkeypatch.setattr(doctor.probes, "__file__", str(script))
+        monkeypatch.setattr(doctor, "TIMEOUT_S", 0.2)
+        assert "no answer" in doctor._try(doctor.Probe("g", "n", (), "mend")).detail
+        monkeypatch.undo()
+        found = doctor._try(doctor.Probe("g", "n", ("platform", "Abacus"), "mend"))
+        assert found.state == "broken" and found.detail
+        found = doctor._try(doctor.Probe("g", "n", ("student",), "mend", needs="no_such_module"))
+        assert (found.state, found.detail, found.mend) == ("missing", "not installed", "mend")
+
+
+def test_torchrun_talks_once(monkeypatch):
+    """Processes other than the first are silent."""
+    from compactff_md.cli.options import leads, reporter
+
+    assert leads()
+    monkeypatch.setenv("RANK", "1")
+    assert not leads() and type(reporter()).__name__ == "Reporter"
