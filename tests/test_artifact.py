@@ -2,6 +2,7 @@ import json
 import pickle
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from compactff_md.artifact import (
     read_metadata,
     save_student,
 )
+from compactff_md.engines.ase import StudentCalculator
 from compactff_md.errors import CompactFFError
+from compactff_md.structure import Structure
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +218,27 @@ def test_impossible_metadata_are_refused(saved, fields, message):
     rewrite(saved, change_metadata(**fields))
     with pytest.raises(CompactFFError, match=message):
         load_student(saved)
+
+
+FIXTURES = sorted((Path(__file__).parent / "data").glob("student_v*.safetensors"))
+
+
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
+def test_committed_files_of_old_formats_still_say_the_same(path):
+    """Made once by ``tests/data/make_students.py``: they are what users have."""
+    network, metadata = load_student(path)
+    assert metadata.num_parameters == network.num_parameters
+    for case in json.loads(path.with_suffix(".json").read_text()).values():
+        energies, forces = np.array(case.pop("energies_eV")), np.array(case.pop("forces_eV_per_A"))
+        atoms = Structure(**case).to_ase()
+        atoms.calc = StudentCalculator(network, device="cpu", dtype="float64")
+        assert atoms.get_potential_energies() == pytest.approx(energies, abs=1e-7)
+        assert atoms.get_forces() == pytest.approx(forces, abs=1e-7)
+
+
+def test_there_is_a_file_of_every_format_and_architecture():
+    found = {tuple(path.stem.split("_")[1:]) for path in FIXTURES}
+    assert {(f"v{FORMAT_VERSION}", name) for name in students.ARCHITECTURES} <= found
 
 
 def test_failed_write_leaves_the_old_student(saved, network, monkeypatch):

@@ -1,0 +1,62 @@
+"""Make the student files that hold format version 1: ``python tests/data/make_students.py``.
+
+Made once and committed: whoever changes the format keeps them loading, and makes new files beside them.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compactff_md.artifact import FORMAT_VERSION, describe, save_student
+from compactff_md.engines.ase import StudentCalculator
+from compactff_md.files import write_json
+from compactff_md.structure import Structure
+from compactff_md.students import rebuild
+
+HERE = Path(__file__).resolve().parent
+SMALL = {
+    "moments": {"radial": 3, "channels": 4, "mixed": 4, "triples": 3, "hidden": 8, "interactions": 2},
+    "painn": {"features": 6, "interactions": 2, "radial": 4, "update": 4},
+}
+
+
+def structures() -> dict[str, Structure]:
+    """A molecule, and a triclinic cell smaller than the cutoff."""
+    water = [[0.0, 0.1, 0.2], [0.98, 0.0, 0.1], [-0.3, 0.9, 0.3]]
+    positions = np.array([*water, [1.4, 1.3, -0.9], [2.5, 1.2, 0.4]])
+    numbers = np.array([8, 1, 1, 6, 8])
+    cell = np.array([[3.9, 0.0, 0.0], [0.7, 3.6, 0.0], [-0.4, 0.8, 4.1]])
+    return {
+        "molecule": Structure(positions, numbers),
+        "crystal": Structure(positions, numbers, cell, np.array([True, True, True])),
+    }
+
+
+def main() -> None:
+    """Write one file for each architecture, and what it must say beside it."""
+    for architecture, hyperparameters in SMALL.items():
+        path = HERE / f"student_v{FORMAT_VERSION}_{architecture}.safetensors"
+        if path.exists():
+            sys.exit(f"{path} exists: a file of a released format is never made again")
+        torch.manual_seed(11)
+        network = rebuild(architecture, hyperparameters, ["H", "C", "O"], 4.5)
+        network.energy_shift_eV.copy_(torch.tensor([-13.6, -1029.5, -2041.8]))
+        network.energy_scale_eV.fill_(0.7)
+        network.anchored = architecture == "moments"
+        network.eval()
+        save_student(path, network, describe(network, seed=11, teacher={"name": "none"}, data={"train": 0}))
+        write_json(path.with_suffix(".json"), {name: said(network, s) for name, s in structures().items()})
+
+
+def said(network, structure: Structure) -> dict:
+    """A structure, and its energies and forces in float64."""
+    atoms = structure.to_ase()
+    atoms.calc = StudentCalculator(network, device="cpu", dtype="float64")
+    results = {"energies_eV": atoms.get_potential_energies(), "forces_eV_per_A": atoms.get_forces()}
+    return {**vars(structure), **results}
+
+
+if __name__ == "__main__":
+    main()
