@@ -69,4 +69,8 @@ def load_checkpoint(path: Path, device: torch.device) -> tuple[TrainState, dict[
             raise CompactFFError(f"{path} has version {version}, expected {FORMAT_VERSION}; {advice}")
         return TrainState(**content["state"]), content
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, OSError) as error:
-        raise CompactFFError(f"{path} cannot be read ({type(error).__name__}: {error}); {advice}") from error
+        # The text of torch's own error advises to load without its safeguard.
+        kind = type(error).__name__
+        raise CompactFFError(
+            f"{path} is damaged, or no checkpoint of a training ({kind}); {advice}"
+        ) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from compactff_md.artifact import describe, save_student
-from compactff_md.files import write_json
+from compactff_md.files import plain, write_json
 from compactff_md.teachers import Teacher, create_teacher
 from compactff_md.training.config import DistillConfig, TrainConfig, write_config
 from compactff_md.training.dataset import Source, check_validation, load_sets, read_labelled
@@ -198,7 +198,7 @@ def _conclude(
     run.finish()
     reporter.note(f"student, metrics and picture are in {run.path}")
     team.wait()
-    return RunResult(run.path, metrics)
+    return RunResult(run.path, plain(metrics))
 
 
 def _training_numbers(result: TrainResult) -> dict[str, Any]:

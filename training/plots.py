@@ -39,7 +39,7 @@ def plot_demo(
 ) -> None:
     """Draw parity of forces beside the total energy of a trajectory into a PNG.
 
-    ``time_ps`` and ``total_energy_eV`` have shape (T,); see :func:`read_md_log`.
+    ``time_ps`` and ``total_energy_eV`` have shape (T,).
     """
     figure, (left, right) = _figure(title, 2)
     draw_parity(left, pairs)

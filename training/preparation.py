@@ -64,7 +64,8 @@ def torch_settings(config: TrainConfig, data: LabelledSet, team: Team) -> Iterat
     if team.device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # nothing reads it, filling it costs time
+        # Nothing reads such memory, and filling it costs time.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
