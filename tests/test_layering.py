@@ -72,11 +72,6 @@ LAZY = {
     ("compactff_md.cli.md", "compactff_md.engines.openmm_md"): "the same",
     ("compactff_md.engines.openmmml_plugin", "compactff_md.engines.openmm_force"): "PyTorch, as above",
     ("compactff_md.engines.openmmml_plugin", "compactff_md.engines.openmm_system"): "PyTorch, as above",
-    (
-        "compactff_md.engines.openmmml_plugin",
-        "compactff_md.engines.openmm_force",
-    ): "openmm-ml imports its plugins everywhere; PyTorch can wait",
-    ("compactff_md.engines.openmmml_plugin", "compactff_md.engines.openmm_system"): "the same",
 }
 
 
