@@ -137,9 +137,9 @@ class MomentLayer(nn.Module):
 
 
 def spread_of(values: Tensor) -> Tensor:
-    """Standard deviation of each column, at least a hundredth of the largest, never zero."""
+    """Standard deviation of each column, at least a tenth of the largest, never zero."""
     spread = values.std(0, unbiased=False)
-    return spread.clamp(min=max(0.01 * float(spread.max()), 1e-6))
+    return spread.clamp(min=max(0.1 * float(spread.max()), 1e-3))
 
 
 def silu_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,20 +170,19 @@ class MomentsStudent(StudentNetwork):
         self.layers = nn.ModuleList(layers)
 
     def radial_functions(self, distance: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``sin(w d) (1 - d^2/rc^2)^3 / d`` and its derivative by d, both (N, K, R)."""
-        inverse = distance.reciprocal()
+        """Return ``sin(w d) (1 - d^2/rc^2)^3`` and its derivative by d, both (N, K, R).
+
+        They are bounded and vanish for nuclei on top of each other, where the repulsion speaks alone.
+        """
         scaled = distance * (1.0 / (self.cutoff_A * self.cutoff_A))
         inside = torch.clamp(1.0 - distance * scaled, min=0.0)
         square = inside * inside
-        envelope = square * inside * inverse  # (N, K)
-        envelope_slope = -(6.0 * square * scaled + envelope) * inverse
+        envelope = (square * inside).unsqueeze(-1)  # (N, K, 1)
+        envelope_slope = (-6.0 * square * scaled).unsqueeze(-1)
         phase = distance.unsqueeze(-1) * self.frequencies
         sine = torch.sin(phase)
-        values = sine * envelope.unsqueeze(-1)
-        slopes = torch.cos(phase) * self.frequencies * envelope.unsqueeze(
-            -1
-        ) + sine * envelope_slope.unsqueeze(-1)
-        return values, slopes
+        slopes = torch.cos(phase) * (self.frequencies * envelope) + sine * envelope_slope
+        return sine * envelope, slopes
 
     def components(self, unit: Tensor) -> Tensor:
         """Return 1, u and u (x) u of the unit vectors, (N, K, 13)."""
