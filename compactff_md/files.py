@@ -43,7 +43,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.replace(target)
         _sync_folder(target.parent)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise _explained(error, target) from error
     finally:
         with suppress(OSError):
@@ -112,12 +112,20 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _explained(error: OSError, target: Path) -> Exception:
+def _explained(error: OSError | RuntimeError, target: Path) -> Exception:
+    if isinstance(error, RuntimeError):
+        # PyTorch's writer hides the reason of the operating system, which is nearly always that one.
+        hidden = any(mark in str(error) for mark in ("PytorchStreamWriter", "inline_container"))
+        return _full(target, "PyTorch could not write it all") if hidden else error
     if error.errno in NO_SPACE:
-        return CompactFFError(
-            f"cannot write {target}: no space left ({error.strerror}); nothing was changed, "
-            "free some space and run the same command again"
-        )
+        return _full(target, str(error.strerror))
     if error.errno in NO_ACCESS:
         return CompactFFError(f"cannot write {target}: {error.strerror}; nothing was changed")
     return error
+
+
+def _full(target: Path, reason: str) -> CompactFFError:
+    return CompactFFError(
+        f"cannot write {target}: no space left ({reason}); nothing was changed, "
+        "free some space and run the same command again"
+    )

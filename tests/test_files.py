@@ -81,14 +81,26 @@ def run_child(code, old, **kwargs):
     return subprocess.run([sys.executable, "-c", code, str(old)], capture_output=True, text=True, **kwargs)
 
 
-def test_real_limit_of_file_size(old):
+WRITERS = {
+    "bytes": "from compactff_md.files import write_bytes; write_bytes(sys.argv[1], bytes(10**6))",
+    "torch": """
+import torch
+from compactff_md.files import atomic_write
+with atomic_write(sys.argv[1]) as temporary:
+    torch.save(torch.zeros(10**6), temporary)
+""",
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_real_limit_of_file_size(old, writer):
     """The operating system itself refuses the rest of a file, as a full disk would."""
 
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
-    code = "import sys; from compactff_md.files import write_bytes; write_bytes(sys.argv[1], bytes(10**6))"
+    code = f"import sys\n{WRITERS[writer]}"
     result = run_child(code, old, preexec_fn=limit)
     assert result.returncode == 1
     assert "no space left" in result.stderr

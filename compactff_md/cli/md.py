@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from compactff_md.cli.console import err, say, say_files
 from compactff_md.cli.group import StoppedError
@@ -107,9 +107,10 @@ def _run(atoms: Structure, student: Any, settings: MDSettings, out: Path, resume
     # the other commands, of which one is to tell so, shall live.
     from compactff_md.engines.openmm_md import MDStopped, run_md
 
-    columns = (BarColumn(30), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[state]}"))
+    # Narrow enough for 80 columns.
+    columns = (BarColumn(16), TimeRemainingColumn(), TextColumn("{task.fields[state]}"))
     with Progress(TextColumn("{task.description}"), *columns, console=err) as bars:
-        bar = bars.add_task("molecular dynamics", total=settings.total_steps, state="")
+        bar = bars.add_task("dynamics", total=settings.total_steps, state="")
 
         def show(now: Any) -> None:
             state = f"{now.time_ps:.3f} ps  {now.temperature_K:.0f} K  {now.ns_per_day:.3g} ns/day"
