@@ -21,7 +21,8 @@ class MDSettings(BaseModel):
         ``nve`` (velocity Verlet as leapfrog), ``nvt`` (Langevin, BAOAB "middle") or ``npt`` (the same with a
         Monte Carlo barostat).
     temperature_K
-        Of the thermostat; in NVE of the initial velocities.
+        Of the thermostat; in NVE of the velocities at step 0, so that a run that begins at a minimum of the
+        energy soon has half of it: equilibrate there.
     pressure_bar
         For npt only; None means 1 bar there.
     timestep_fs
@@ -49,7 +50,8 @@ class MDSettings(BaseModel):
     minimise
         Relax the structure by the student first.
     equilibration_ps
-        Time with the thermostat (npt: and barostat) before the run's step 0; nothing of it is written.
+        Time with a thermostat of at least 10/ps (npt: and the barostat) before the run's step 0; nothing of
+        it is written.
     report_interval, trajectory_interval
         Steps between two rows of the log, which is also where the run is checked, and two frames.
     restart_interval

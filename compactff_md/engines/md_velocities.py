@@ -42,6 +42,13 @@ def maxwell_boltzmann(
     velocities = np.random.default_rng(seed).normal(size=positions_nm.shape) * widths
     velocities = at_rest(velocities, masses_Da, positions_nm, stop_rotation=stop_rotation)
     dof = degrees_of_freedom(positions_nm, stop_rotation=stop_rotation)
+    return at_temperature(velocities, masses_Da, temperature_K, dof)
+
+
+def at_temperature(
+    velocities: np.ndarray, masses_Da: np.ndarray, temperature_K: float, dof: int
+) -> np.ndarray:
+    """Scale velocities to a temperature; where nothing moves nothing changes."""
     now_K = temperature_of(kinetic_energy(velocities, masses_Da), dof)
     return velocities * math.sqrt(temperature_K / now_K) if now_K > 0 else velocities
 

@@ -8,26 +8,28 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
 from compactff_md.engines.md_settings import MDSettings
 from compactff_md.engines.md_velocities import (
     at_rest,
+    at_temperature,
     degrees_of_freedom,
     maxwell_boltzmann,
     runaway_temperature_K,
     temperature_of,
 )
 from compactff_md.engines.openmm_import import openmm, unit
+from compactff_md.engines.openmm_platforms import automatic_platforms, make_context
 from compactff_md.engines.openmm_system import OpenMMSystem
 from compactff_md.errors import CompactFFError
 from compactff_md.units import KJ_PER_MOL_TO_EV, NM_TO_A
 
 LOGGER = logging.getLogger(__name__)
-GPU_PLATFORMS = ("CUDA", "HIP")
 # Dalton/A^3 in g/cm^3 (CODATA 2014, as in ase.units).
 DALTON_PER_A3 = 1.660539040
 EQUILIBRATION_CHUNK = 50
+# Strong, so that a few tenths of a ps are enough; at least the friction of the settings.
+EQUILIBRATION_FRICTION_PER_PS = 10.0
 _EVERYTHING = {
     "positions": True,
     "velocities": True,
@@ -173,13 +175,15 @@ class Simulation:
             openmm.LocalEnergyMinimizer.minimize(self.context)
         positions_nm = self.positions_A() / NM_TO_A
         rotation = not self.periodic
-        seed = self._seed("velocities")
+        seed, temperature_K = self._seed("velocities"), self.settings.temperature_K
         velocities = maxwell_boltzmann(
-            self.masses_Da, positions_nm, self.settings.temperature_K, seed, stop_rotation=rotation
+            self.masses_Da, positions_nm, temperature_K, seed, stop_rotation=rotation
         )
         if self.settings.equilibration_ps > 0.0:
             positions_nm, velocities = self._equilibrated(positions_nm, velocities, stop)
             velocities = at_rest(velocities, self.masses_Da, positions_nm, stop_rotation=rotation)
+            if self.settings.ensemble == "nve":  # makes the energy of the run scatter less from seed to seed
+                velocities = at_temperature(velocities, self.masses_Da, temperature_K, self.dof)
         self.set_coordinates(positions_nm, velocities)
         self.context.setStepCount(0)
         self.context.setTime(0.0)
@@ -200,7 +204,7 @@ class Simulation:
         self, positions_nm: np.ndarray, velocities: np.ndarray, stop: Callable[[], bool]
     ) -> tuple[np.ndarray, np.ndarray]:
         """Positions and velocities after some time with the thermostat; the box goes to the context."""
-        context, _ = self._make_context(lambda: self._thermostat("equilibration"), self.platform)
+        context, _ = self._make_context(self._equilibrator, self.platform)
         context.setPositions(positions_nm)
         context.setVelocities(velocities)
         left = max(1, round(self.settings.equilibration_ps / self.settings.timestep_ps))
@@ -251,13 +255,15 @@ class Simulation:
     def _integrator(self) -> Any:
         if self.settings.ensemble == "nve":
             return openmm.VerletIntegrator(self.settings.timestep_ps)
-        return self._thermostat("thermostat")
+        return self._thermostat("thermostat", self.settings.friction_per_ps)
 
-    def _thermostat(self, stream: str) -> Any:
-        settings = self.settings
-        integrator = openmm.LangevinMiddleIntegrator(
-            settings.temperature_K, settings.friction_per_ps, settings.timestep_ps
-        )
+    def _equilibrator(self) -> Any:
+        friction = max(EQUILIBRATION_FRICTION_PER_PS, self.settings.friction_per_ps)
+        return self._thermostat("equilibration", friction)
+
+    def _thermostat(self, stream: str, friction_per_ps: float) -> Any:
+        temperature, step = self.settings.temperature_K, self.settings.timestep_ps
+        integrator = openmm.LangevinMiddleIntegrator(temperature, friction_per_ps, step)
         integrator.setRandomNumberSeed(self._seed(stream))
         return integrator
 
@@ -272,31 +278,8 @@ class Simulation:
         names = [wanted] if wanted else automatic_platforms()
         for name in names:
             try:
-                return _context(self.system, integrator(), name), name
+                return make_context(self.system, integrator(), name), name
             except openmm.OpenMMException as error:
                 reason = error
                 LOGGER.info("platform %s does not work here: %s", name, error)
         raise CompactFFError(f"platform {names[-1]} does not work here: {reason}; compactff doctor says more")
-
-
-def platforms() -> list[str]:
-    """Names of the platforms that this OpenMM has, slowest first."""
-    found = [openmm.Platform.getPlatform(k) for k in range(openmm.Platform.getNumPlatforms())]
-    return [platform.getName() for platform in sorted(found, key=lambda p: p.getSpeed())]
-
-
-def automatic_platforms() -> list[str]:
-    """What to try where the user names no platform: GPUs that PyTorch sees too, then Reference.
-
-    Forces come from PyTorch on every platform, so all that is left for OpenMM is the integrator, and
-    Reference does it in double precision without the thread pool that costs CPU 0.1-0.2 ms a step.
-    """
-    gpus = [name for name in GPU_PLATFORMS if name in platforms()] if torch.cuda.is_available() else []
-    return [*gpus, "Reference"]
-
-
-def _context(system: Any, integrator: Any, name: str) -> Any:
-    if name not in platforms():
-        raise CompactFFError(f"unknown platform {name!r}; this OpenMM has {', '.join(platforms())}")
-    properties = {"Precision": "mixed"} if name in (*GPU_PLATFORMS, "OpenCL") else {}
-    return openmm.Context(system, integrator, openmm.Platform.getPlatformByName(name), properties)
