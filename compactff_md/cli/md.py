@@ -82,7 +82,7 @@ def md(
     )
     settings = MDSettings(**{**options, **assignments(set_, "--set")})
     atoms = Structure.from_ase(read_structures(structure, "-1")[0])
-    _say_result(_run(atoms, load(student), settings, out, resume))
+    _say_result(_run(atoms, load(student), settings, out, resume), settings)
 
 
 def picoseconds(text: str | None, option: str) -> float | None:
@@ -132,13 +132,13 @@ def _explained(error: Exception) -> CompactFFError:
     )
 
 
-def _say_result(result: Any) -> None:
+def _say_result(result: Any, settings: MDSettings) -> None:
     speed = f", {result.ns_per_day:.3g} ns/day" if result.ns_per_day else ""
     say(
         f"{result.time_ps:g} ps ({result.steps} steps) on {result.platform}{speed}, "
         f"mean temperature {result.temperature_K:.0f} K"
     )
-    if result.drift is not None:
+    if settings.ensemble == "nve" and result.drift is not None:  # thermostats change the energy
         slope, error = result.drift.slope_meV_per_atom_ps, result.drift.slope_error_meV_per_atom_ps
         say(
             f"total energy: drift {slope:.2g} +- {error:.1g} meV/atom/ps, "
