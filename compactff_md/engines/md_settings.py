@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from compactff_md.errors import CompactFFError
 
 # What may differ when a run is resumed: how far it goes, where it runs, and how often it saves.
-CHANGEABLE = frozenset({"steps", "time_ps", "platform", "device", "restart_interval"})
+CHANGEABLE = frozenset({"steps", "time_ps", "platform", "device", "threads", "restart_interval"})
 
 
 class MDSettings(BaseModel):
@@ -37,6 +37,9 @@ class MDSettings(BaseModel):
         for 21 atoms, 0.26 against 0.74 ms for 5,000, without the student).
     device
         Of a PythonForce, see ``openmm_force``.
+    threads
+        Of PyTorch on the CPU; None means one for up to 256 atoms, which gain nothing from more, and
+        PyTorch's own choice beyond.
     dtype, skin_A
         Of the exported student: ``float32`` or ``float64``; None means the exporter's default skin.
     seed
@@ -71,6 +74,7 @@ class MDSettings(BaseModel):
     force: Literal["torchforce", "python"] = "torchforce"
     platform: str | None = None
     device: str = "auto"
+    threads: int | None = Field(default=None, ge=1)
     dtype: Literal["float32", "float64"] = "float32"
     skin_A: float | None = Field(default=None, ge=0.0)
     seed: int = Field(default=0, ge=0)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ase
+import torch
 
 from compactff_md.artifact import package_versions
 from compactff_md.engines.md_log import EnergyDrift, energy_drift, read_log
@@ -26,6 +28,8 @@ from compactff_md.structure import Structure
 
 # Progress and signals are looked at about this often.
 BREATH_S = 0.25
+# Molecules up to this size run on one thread: they gain nothing from more.
+FEW_ATOMS = 256
 SECONDS_PER_DAY = 86_400.0
 ADVICE = "try a smaller timestep, minimise first, or train the student on structures like these"
 
@@ -127,7 +131,8 @@ def run_md(
     options: dict[str, Any] = {"force": settings.force, "device": settings.device, "dtype": settings.dtype}
     options |= {} if settings.skin_A is None else {"skin_A": settings.skin_A}
     prepared = prepare(structure, student, **options)
-    return simulate(prepared, settings, out, identity=identity, resume=resume, progress=progress)
+    with _threads(settings.threads or (1 if len(structure) <= FEW_ATOMS else None)):
+        return simulate(prepared, settings, out, identity=identity, resume=resume, progress=progress)
 
 
 def simulate(
@@ -270,6 +275,17 @@ def _result(folder: RunFolder, simulation: Simulation, ns_per_day: float, stop: 
         platform=simulation.platform,
         signal=stop.signum if steps < simulation.settings.total_steps else None,
     )
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Give PyTorch a number of threads for a while; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _write_topology(folder: RunFolder, prepared: OpenMMSystem) -> None:
