@@ -99,23 +99,25 @@ class FrameStore:
         return Batch(
             vectors,
             neighbours,
-            self.species[atoms],
+            self.species.index_select(0, atoms),
             frame_of_atom,
             torch.from_numpy(sizes).to(self.device),
-            self.energies[frames],
-            self.forces[atoms],
-            self.virials[frames],
-            self.has_stress[frames],
+            self.energies.index_select(0, frames),
+            self.forces.index_select(0, atoms),
+            self.virials.index_select(0, frames),
+            self.has_stress.index_select(0, frames),
         )
 
     def _rows(self, atoms: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """Vectors (A, K, 3) and neighbours (A, K), padded."""
         column = torch.arange(width, device=self.device)
-        inside = column < self.counts[atoms].unsqueeze(1)  # (A, K)
-        pair = self.starts[atoms].unsqueeze(1) + column
-        pair = torch.where(inside, pair, self.pair_steps.shape[0] - 1)
-        own = torch.arange(len(atoms), device=self.device)
-        return self.pair_vectors[pair], self.pair_steps[pair] + own.unsqueeze(1)
+        inside = column < self.counts.index_select(0, atoms).unsqueeze(1)  # (A, K)
+        pair = self.starts.index_select(0, atoms).unsqueeze(1) + column
+        pair = torch.where(inside, pair, self.pair_steps.shape[0] - 1).flatten()
+        own = torch.arange(len(atoms), device=self.device).unsqueeze(1)
+        shape = (len(atoms), width)
+        neighbours = self.pair_steps.index_select(0, pair).view(shape) + own
+        return self.pair_vectors.index_select(0, pair).view(*shape, 3), neighbours
 
     def in_order(self, batch_atoms: int) -> list[np.ndarray]:
         """Indices of all frames in batches of at most that many atoms."""

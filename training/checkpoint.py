@@ -38,7 +38,7 @@ def save_checkpoint(
     path: Path,
     state: TrainState,
     weights: dict[str, Tensor],
-    average: list[Tensor],
+    average: Tensor,
     optimiser: dict[str, Any],
 ) -> None:
     """Write a checkpoint atomically; a killed process leaves the one before."""

@@ -49,17 +49,11 @@ class Team:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
-    def average(self, tensors: list[Tensor]) -> None:
-        """Replace tensors by their mean over the processes, in one message."""
-        if self.world == 1:
-            return
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        dist.all_reduce(flat)
-        flat /= self.world
-        parts = [
-            part.view_as(t) for part, t in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)
-        ]
-        torch._foreach_copy_(tensors, parts)
+    def average(self, tensor: Tensor) -> None:
+        """Replace a tensor by its mean over the processes."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.world
 
 
 def join_team(device: str = "auto") -> Team:

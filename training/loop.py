@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from compactff_md.training.batches import FrameStore, epoch_batches
 from compactff_md.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.distributed import Team, join_team
-from compactff_md.training.ema import WeightAverage
+from compactff_md.training.flat import FlatWeights, WeightAverage
 from compactff_md.training.frames import Frame, LabelledSet
 from compactff_md.training.loss import batch_loss, energy_weight, learning_rate
 from compactff_md.training.metrics import compare, energy_errors, force_errors
@@ -127,14 +128,18 @@ class Trainer:
             sample = self.store.batch(_sample(self.store))
             self.network.initialise_from_data(sample.vectors, sample.neighbours, sample.species)
             self.team.share_tensors([t.data for t in self.network.state_dict(keep_vars=True).values()])
-        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self.averaged = copy.deepcopy(self.network)
+        self.weights = FlatWeights(self.network)
         self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=self.config.learning_rate, weight_decay=self.config.weight_decay, fused=True
+            [self.weights.vector],
+            lr=self.config.learning_rate,
+            weight_decay=self.config.weight_decay,
+            fused=True,
         )
-        self.average = WeightAverage(self.network, self.config.ema_decay)
+        self.average = WeightAverage(self.weights, self.config.ema_decay)
         if content is not None:
             self.optimiser.load_state_dict(content["optimiser"])
-            self.average.load(content["average"])
+            self.average.vector.copy_(content["average"])
         self.team.wait()
 
     def _load_weights(self, content: dict) -> None:
@@ -199,17 +204,16 @@ class Trainer:
     def _step(self, chosen: np.ndarray) -> None:
         """One batch forward, backward, and into the weights."""
         config, state = self.config, self.state
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(config, self.progress)
+        self.optimiser.param_groups[0]["lr"] = learning_rate(config, self.progress)
         batch = self.store.batch(chosen)
         loss, square = batch_loss(
             self.network, batch, config, energy_weight(config, self.progress), self.store.with_stress
         )
+        self.weights.gradient.zero_()
         loss.backward()
-        self.team.average([p.grad for p in self.parameters if p.grad is not None])
-        torch.nn.utils.clip_grad_norm_(self.parameters, config.gradient_clip, foreach=True)
+        self.team.average(self.weights.gradient)
+        self.weights.clip(config.gradient_clip)
         self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
         self.average.update(state.step)
         self.squares += square
         self.squares_count += 1
@@ -239,7 +243,8 @@ class Trainer:
         self.squares_count = 0
         if not self.team.leads:
             return
-        result = compare(self.average.network(), self.valid_frames, self.valid_store)
+        self.average.copy_to(self.averaged)
+        result = compare(self.averaged.eval(), self.valid_frames, self.valid_store)
         forces = force_errors(result.forces_eV_per_A, result.predicted_forces_eV_per_A)
         self.state.history.append(
             {
@@ -266,13 +271,14 @@ class Trainer:
             self.checkpoint,
             replace(self.state, elapsed_s=elapsed),
             self.network.state_dict(),
-            self.average.values,
+            self.average.vector,
             self.optimiser.state_dict(),
         )
 
     def _result(self) -> TrainResult:
         state = self.state
-        network = self.average.network().cpu()
+        self.average.copy_to(self.averaged)
+        network = self.averaged.cpu().eval()
         return TrainResult(network, state.history, state.step, state.epoch, state.elapsed_s, self.resumed_at)
 
 

@@ -11,11 +11,11 @@ CPU = torch.device("cpu")
 
 def test_what_is_saved_is_loaded(tmp_path):
     state = TrainState(step=7, epoch=2, position=3, elapsed_s=1.5, history=[{"step": 7.0}])
-    save_checkpoint(tmp_path / "c.pt", state, {"w": torch.ones(2)}, [torch.zeros(3)], {"state": {}})
+    save_checkpoint(tmp_path / "c.pt", state, {"w": torch.ones(2)}, torch.zeros(3), {"state": {}})
     again, content = load_checkpoint(tmp_path / "c.pt", CPU)
     assert again == state
     assert torch.equal(content["weights"]["w"], torch.ones(2))
-    assert torch.equal(content["average"][0], torch.zeros(3))
+    assert torch.equal(content["average"], torch.zeros(3))
 
 
 class Evil:
