@@ -99,7 +99,9 @@ def _check_atoms(structure: Structure) -> None:
         )
     bad = np.flatnonzero(~np.isfinite(structure.positions_A).all(axis=1))
     if len(bad):
-        raise CompactFFError(f"positions of atoms {bad[:10].tolist()} are NaN or infinite; expected numbers in A")
+        raise CompactFFError(
+            f"positions of atoms {bad[:10].tolist()} are NaN or infinite; expected numbers in A"
+        )
     odd = np.flatnonzero((structure.numbers < 1) | (structure.numbers > MAX_ATOMIC_NUMBER))
     if len(odd):
         raise CompactFFError(

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import ase.io
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -51,7 +50,6 @@ console = Console(stderr=True, highlight=False)
 
 def simulate(student: Student, out: Path) -> MDResult:
     """Run the dynamics, or go on with them, under a progress bar."""
-    torch.set_num_threads(1)  # 21 atoms are too few to share
     aspirin = ase.io.read(HERE / "aspirin.xyz")
     columns = BarColumn(30), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}")
     with Progress(TextColumn("{task.description:<22}"), *columns, console=console) as bars:

@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import ase.io
 import torch
 
 from compactff_md.artifact import load_student
 from compactff_md.engines.md_settings import MDSettings
 from compactff_md.engines.openmm_md import run_md
+from compactff_md.structure import read_structures
 from compactff_md.students import SIZES
 from compactff_md.training.config import DistillConfig
 from compactff_md.training.distill import distill
@@ -39,16 +39,17 @@ def run_one(size: str, structure: str, minutes: float, time_ps: float, out: str)
         equilibration_ps=5.0,
     )
     there = (folder / "nve" / "restart.xml").is_file()
-    dynamics = run_md(ase.io.read(structure), network, settings, folder / "nve", resume=there)
-    errors = result.metrics["errors"]
+    dynamics = run_md(read_structures(structure, "-1")[0], network, settings, folder / "nve", resume=there)
+    errors, drift = result.metrics["errors"], dynamics.drift
+    assert drift is not None
     row: dict[str, Any] = {"size": size, "parameters": metadata.num_parameters}
     for name in ("test_300K", "test_600K"):
         forces = errors[name]["forces"]
         row[f"{name}_rmse_meV_per_A"] = round(forces["rmse_meV_per_A"], 1)
         row[f"{name}_r2"] = round(forces["r2"], 5)
-    row["drift_meV_per_atom_ps"] = round(dynamics.drift.slope_meV_per_atom_ps, 5)
-    row["drift_error"] = round(dynamics.drift.slope_error_meV_per_atom_ps, 5)
-    row["std_meV_per_atom"] = round(dynamics.drift.std_meV_per_atom, 4)
+    row["drift_meV_per_atom_ps"] = round(drift.slope_meV_per_atom_ps, 5)
+    row["drift_error"] = round(drift.slope_error_meV_per_atom_ps, 5)
+    row["std_meV_per_atom"] = round(drift.std_meV_per_atom, 4)
     row["ns_per_day"] = round(dynamics.ns_per_day, 2)
     return row
 
