@@ -51,8 +51,10 @@ class TrainConfig(BaseModel):
         ``minutes`` it follows the time spent training, over interruptions. None of them: 20,000 steps.
     batch_size, batch_atoms
         Frames and atoms in a batch, at most, on each process; a frame larger than that is a batch.
+    optimiser
+        "muon" for matrices with AdamW for the rest, or "adamw" for all.
     learning_rate, warmup, weight_decay, gradient_clip
-        AdamW's; the rate rises over the first ``warmup`` of the run; the norm of the gradient is cut.
+        The rate rises over the first ``warmup`` of the run; the norm of the gradient is cut.
     ema_decay
         Of the running mean of the weights, which is what is validated and shipped.
     loss, huber_delta
@@ -77,9 +79,10 @@ class TrainConfig(BaseModel):
     minutes: float | None = Field(None, gt=0)
     steps: int | None = Field(None, gt=0)
     epochs: int | None = Field(None, gt=0)
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(8, ge=1)
     batch_atoms: int = Field(4096, ge=1)
-    learning_rate: float = Field(3e-3, gt=0)
+    optimiser: Literal["muon", "adamw"] = "muon"
+    learning_rate: float = Field(1e-2, gt=0)
     warmup: float = Field(0.01, ge=0, le=0.5)
     weight_decay: float = Field(1e-6, ge=0)
     gradient_clip: float = Field(10.0, gt=0)
