@@ -21,6 +21,7 @@ from compactff_md.training.flat import FlatWeights, WeightAverage
 from compactff_md.training.frames import Frame, LabelledSet
 from compactff_md.training.loss import batch_loss, energy_weight, learning_rate
 from compactff_md.training.metrics import compare, energy_errors, force_errors
+from compactff_md.training.optimiser import Optimiser
 from compactff_md.training.preparation import create_network, prepare_network, torch_settings
 from compactff_md.training.progress import Reporter
 
@@ -130,15 +131,11 @@ class Trainer:
             self.team.share_tensors([t.data for t in self.network.state_dict(keep_vars=True).values()])
         self.averaged = copy.deepcopy(self.network)
         self.weights = FlatWeights(self.network)
-        self.optimiser = torch.optim.AdamW(
-            [self.weights.vector],
-            lr=self.config.learning_rate,
-            weight_decay=self.config.weight_decay,
-            fused=True,
-        )
+        config = self.config
+        self.optimiser = Optimiser(self.network, self.weights, config.optimiser, config.weight_decay)
         self.average = WeightAverage(self.weights, self.config.ema_decay)
         if content is not None:
-            self.optimiser.load_state_dict(content["optimiser"])
+            self.optimiser.load(content["optimiser"])
             self.average.vector.copy_(content["average"])
         self.team.wait()
 
@@ -204,7 +201,6 @@ class Trainer:
     def _step(self, chosen: np.ndarray) -> None:
         """One batch forward, backward, and into the weights."""
         config, state = self.config, self.state
-        self.optimiser.param_groups[0]["lr"] = learning_rate(config, self.progress)
         batch = self.store.batch(chosen)
         loss, square = batch_loss(
             self.network, batch, config, energy_weight(config, self.progress), self.store.with_stress
@@ -213,7 +209,7 @@ class Trainer:
         loss.backward()
         self.team.average(self.weights.gradient)
         self.weights.clip(config.gradient_clip)
-        self.optimiser.step()
+        self.optimiser.step(learning_rate(config, self.progress))
         self.average.update(state.step)
         self.squares += square
         self.squares_count += 1
@@ -272,7 +268,7 @@ class Trainer:
             replace(self.state, elapsed_s=elapsed),
             self.network.state_dict(),
             self.average.vector,
-            self.optimiser.state_dict(),
+            self.optimiser.state(),
         )
 
     def _result(self) -> TrainResult:
