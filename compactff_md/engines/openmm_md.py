@@ -148,6 +148,8 @@ def simulate(
 
     Parameters
     ----------
+    prepared
+        Fresh for each run: barostat and remover of drift are added to its system.
     identity
         What the run is of; a resumed run must be of the same. None: of the structure alone.
     """
@@ -157,17 +159,17 @@ def simulate(
         simulation = Simulation(prepared, settings, 0 if restart is None else restart.getStepCount())
         versions = {**package_versions(), "openmm": openmm.Platform.getOpenMMVersion()}
         folder.write_settings(settings, identity, platform=simulation.platform, versions=versions)
-        if restart is not None:
-            simulation.context.setState(restart)
-        else:
-            _write_topology(folder, prepared)
-            try:
+        try:
+            if restart is not None:
+                simulation.context.setState(restart)
+            else:
+                _write_topology(folder, prepared)
                 simulation.begin(lambda: stop.signum is not None)
-            except Unsound as error:
-                raise MDStopped(f"stopped before the first step: {error}; {ADVICE}") from error
             if stop.signum is not None:
                 raise MDStopped("interrupted before the first step; a resumed run begins anew")
-        recorder = Recorder(folder, simulation, None if restart is None else simulation.step)
+            recorder = Recorder(folder, simulation, None if restart is None else simulation.step)
+        except Unsound as error:
+            raise MDStopped(f"stopped before the first step: {error}; {ADVICE}") from error
         try:
             speed = _run(simulation, recorder, stop, progress)
         finally:

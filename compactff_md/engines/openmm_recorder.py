@@ -31,11 +31,18 @@ class Recorder:
     ----------
     row
         The last row of the log.
+
+    Raises
+    ------
+    Unsound
+        If the simulation makes no sense from the start.
     """
 
     def __init__(self, folder: RunFolder, simulation: Simulation, last_step: int | None) -> None:
         settings = simulation.settings
         self.folder, self.simulation, self.settings = folder, simulation, settings
+        self._sound = simulation.state()
+        self.row = simulation.row(self._sound)  # no file is touched where this makes no sense
         self.log = Log(folder.log, simulation.periodic, last_step)
         self.trajectory = TRAJECTORIES[settings.trajectory_format](
             folder.trajectory,
@@ -45,8 +52,6 @@ class Recorder:
             last_step,
         )
         self._intervals = (settings.report_interval, settings.trajectory_interval, settings.restart_interval)
-        self._sound = simulation.state()
-        self.row = simulation.row(self._sound)
         self._saved_step, self._saved_at = -1, time.monotonic()
         if last_step is None:
             self.log.write(self.row)

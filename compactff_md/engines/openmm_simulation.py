@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from compactff_md.engines.md_velocities import (
     temperature_of,
 )
 from compactff_md.engines.openmm_import import openmm, unit
+from compactff_md.engines.openmm_minimise import minimise
 from compactff_md.engines.openmm_platforms import automatic_platforms, make_context
 from compactff_md.engines.openmm_system import OpenMMSystem
 from compactff_md.errors import CompactFFError
@@ -78,7 +80,8 @@ class Simulation:
         count = range(self.system.getNumParticles())
         self.masses_Da = np.array([self.system.getParticleMass(k).value_in_unit(unit.dalton) for k in count])
         free_rotation = settings.ensemble == "nve" and not self.periodic
-        self.dof = max(1, degrees_of_freedom(prepared.positions_nm, stop_rotation=free_rotation))
+        moving = degrees_of_freedom(prepared.positions_nm, stop_rotation=free_rotation)
+        self.dof = moving or 3  # a single atom with a thermostat keeps its own motion
         self.hottest_K = runaway_temperature_K(settings.temperature_K, self.dof)
         self._add_helpers()
         self.context, self.platform = self._make_context(self._integrator)
@@ -97,10 +100,8 @@ class Simulation:
         Unsound
             If OpenMM or the student fails, which they do on coordinates that make no sense.
         """
-        try:
+        with _failing_as_unsound():
             self.context.getIntegrator().step(steps)
-        except Exception as error:  # OpenMMException, and through it whatever TorchScript raises
-            raise Unsound(f"the engine failed: {str(error).strip().splitlines()[-1]}") from error
 
     def state(self) -> Any:
         """Everything that a restart and a row of the log need; costs an evaluation of the student.
@@ -110,10 +111,8 @@ class Simulation:
         Unsound
             As in :meth:`advance`.
         """
-        try:
+        with _failing_as_unsound():
             return self.context.getState(**_EVERYTHING)
-        except Exception as error:
-            raise Unsound(f"the engine failed: {str(error).strip().splitlines()[-1]}") from error
 
     def row(self, state: Any) -> dict[str, float]:
         """A row of the log: energies in eV, temperature in K, volume in A^3, density in g/cm^3.
@@ -170,9 +169,18 @@ class Simulation:
         ----------
         stop
             Asked now and then during equilibration; True ends it early.
+
+        Raises
+        ------
+        Unsound
+            As in :meth:`advance`, or where the temperature runs away.
         """
+        with _failing_as_unsound():
+            self._begin(stop)
+
+    def _begin(self, stop: Callable[[], bool]) -> None:
         if self.settings.minimise:
-            openmm.LocalEnergyMinimizer.minimize(self.context)
+            minimise(self.context, stop)
         positions_nm = self.positions_A() / NM_TO_A
         rotation = not self.periodic
         seed, temperature_K = self._seed("velocities"), self.settings.temperature_K
@@ -283,3 +291,15 @@ class Simulation:
                 reason = error
                 LOGGER.info("platform %s does not work here: %s", name, error)
         raise CompactFFError(f"platform {names[-1]} does not work here: {reason}; compactff doctor says more")
+
+
+@contextmanager
+def _failing_as_unsound() -> Iterator[None]:
+    """Turn what OpenMM raises, and through it whatever PyTorch does, into :class:`Unsound`."""
+    try:
+        yield
+    except Unsound:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise Unsound(f"the engine failed: {lines[-1]}") from error

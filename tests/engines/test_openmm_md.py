@@ -298,6 +298,20 @@ def test_a_student_that_fails_in_equilibration_is_stopped(tmp_path):
     ).completed
 
 
+@pytest.mark.parametrize("fields", [{}, {"minimise": True}, {"equilibration_ps": 0.1}])
+def test_a_start_that_makes_no_sense_is_stopped_at_once(tmp_path, fields):
+    with pytest.raises(MDStopped, match="before the first step: "):
+        simulate(explosive(-1, float("nan"), float("nan")), settings(**fields), tmp_path / "run")
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "nvt"])
+def test_a_single_atom_moves_or_does_not(tmp_path, ensemble):
+    alone = springs(Structure([[0.0, 0.0, 0.0]], [6]))
+    log = read_log(simulate(alone, settings(ensemble=ensemble, steps=2000), tmp_path / "run").log)
+    assert np.isfinite(log["temperature_K"]).all()
+    assert (log["temperature_K"][-1] > 0) == (ensemble == "nvt")
+
+
 def test_minimising_and_equilibrating_come_first(tmp_path):
     made = springs(ethanol())
     strained = Structure(made.structure.positions_A * 1.05, made.structure.numbers)
