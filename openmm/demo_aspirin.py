@@ -32,7 +32,7 @@ DISTIL = DistillConfig(
     structures=str(HERE / "aspirin.xyz"),
     teacher="gfn2-xtb",
     size="ultra-tiny",
-    minutes=5.0,
+    minutes=6.0,
 )
 DYNAMICS = MDSettings(
     ensemble="nve",
@@ -105,7 +105,9 @@ def print_results(distilled: RunResult, dynamics: MDResult, student: Student) ->
 
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
-    console.print("Aspirin from GFN2-xTB to OpenMM: five minutes of labels and training, then dynamics.")
+    console.print(
+        "Aspirin from GFN2-xTB to OpenMM: six minutes of labels and training, then dynamics.", soft_wrap=True
+    )
     with RichReporter(console) as reporter:
         distilled = distill(DISTIL, OUT / "student", reporter)
     student = load(distilled.student)
