@@ -169,7 +169,7 @@ class SamplingConfig(BaseModel):
     minimum_mass_u: float = Field(8.0, ge=0)
     spacing_steps: int = Field(5, ge=1)
     rattles: int = Field(1, ge=0)
-    rattle_sigma_A: tuple[float, float] = (0.01, 0.1)
+    rattle_sigma_A: tuple[float, float] = (0.01, 0.05)
     max_force_eV_per_A: float = Field(30.0, gt=0)
     min_separation_A: float = Field(0.5, gt=0)
     max_strain: float = Field(0.03, ge=0, lt=0.5)

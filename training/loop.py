@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from compactff_md.errors import CompactFFError
-from compactff_md.students import StudentNetwork
+from compactff_md.students import DTYPES, StudentNetwork
 from compactff_md.training.batches import FrameStore, epoch_batches
 from compactff_md.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from compactff_md.training.config import TrainConfig
@@ -26,7 +26,6 @@ from compactff_md.training.preparation import create_network, prepare_network, t
 from compactff_md.training.progress import Reporter
 
 CHECKPOINT = "checkpoint.pt"
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 SAMPLE_FRAMES = 64  # for the data-dependent start of the network
 VALIDATION_FRAMES = 500  # seen while training; the test at the end takes all
 SHARE_EVERY = 10  # steps between two looks at the first process' clock

@@ -15,9 +15,8 @@ from compactff_md.errors import CompactFFError
 from compactff_md.gradients import predict
 from compactff_md.neighbours import NeighbourTable, neighbour_table
 from compactff_md.structure import Structure
-from compactff_md.students.base import StudentNetwork
+from compactff_md.students import StudentNetwork, in_dtype
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 DEFAULT_SKIN_A = 0.5
 
 
@@ -113,28 +112,6 @@ def choose_device(device: str) -> torch.device:
             f"device {device!r}: torch finds {torch.cuda.device_count()} GPUs; use cpu or auto"
         )
     return chosen
-
-
-def in_dtype(network: StudentNetwork, dtype: str) -> StudentNetwork:
-    """Copy a network into a dtype, in evaluation mode; the energies of its elements stay in float64.
-
-    Raises
-    ------
-    CompactFFError
-        For a dtype other than ``float32`` and ``float64``.
-    """
-    if dtype not in DTYPES:
-        raise CompactFFError(f"unknown dtype {dtype!r}; allowed are {', '.join(DTYPES)}")
-    copied = copy.deepcopy(network)
-    # Module.to(float32) would round the energies of isolated atoms, some 1e4 eV, to 1e-3 eV.
-    kept = {name: buffer for name, buffer in network.state_dict().items() if name in _FLOAT64_BUFFERS}
-    copied = copied.to(DTYPES[dtype])
-    for name, buffer in kept.items():
-        copied.register_buffer(name, buffer.detach().clone())
-    return copied.eval().requires_grad_(False)
-
-
-_FLOAT64_BUFFERS = ("energy_shift_eV", "energy_scale_eV", "anchor")
 
 
 class _TableKeeper:

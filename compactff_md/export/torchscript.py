@@ -12,7 +12,6 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,10 @@ from compactff_md.export.exported import ExportedStudent
 from compactff_md.export.verlet import DEFAULT_SKIN_A
 from compactff_md.files import atomic_write, plain
 from compactff_md.structure import Structure
-from compactff_md.students.base import StudentNetwork
+from compactff_md.students import DTYPES, StudentNetwork, in_dtype
 
 METADATA_FILE = "compactff_md.json"
 EXPORT_VERSION = 1
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-# Sums and references that stay in float64 whatever the dtype of the weights.
-PRECISE_BUFFERS = ("energy_shift_eV", "energy_scale_eV", "anchor")
 
 
 def export_torchscript(
@@ -80,7 +76,7 @@ def export_torchscript(
     structures = [s if isinstance(s, Structure) else Structure.from_ase(s) for s in check_structures]
     with atomic_write(path) as temporary:
         temporary.write_bytes(buffer.getbuffer())
-        check_export(temporary, in_dtype(network, DTYPES[dtype]), structures)
+        check_export(temporary, in_dtype(network, dtype).cpu(), structures)
     return Path(path)
 
 
@@ -122,21 +118,11 @@ def scripted_module(
         raise CompactFFError(f"skin is {skin_A} A; allowed are 0 to 5 A")
     atoms = None if numbers is None else torch.as_tensor(np.asarray(numbers, dtype=np.int64))
     chosen = _checked_particles(particles, 0 if atoms is None else len(atoms))
-    module = ExportedStudent(in_dtype(network, DTYPES[dtype]), atoms, _three(pbc), chosen, skin_A)
+    module = ExportedStudent(in_dtype(network, dtype).cpu(), atoms, _three(pbc), chosen, skin_A)
     try:
         return torch.jit.script(module.eval())
     except RuntimeError as error:  # what TorchScript raises on code that it does not know
         raise CompactFFError(f"the student {network.architecture!r} cannot be scripted: {error}") from error
-
-
-def in_dtype(network: StudentNetwork, dtype: torch.dtype) -> StudentNetwork:
-    """Return a copy on the CPU, in evaluation mode, with weights in ``dtype`` and energies in float64."""
-    copy = deepcopy(network).cpu()
-    precise = {name: getattr(copy, name).double() for name in PRECISE_BUFFERS}
-    copy.to(dtype)
-    for name, value in precise.items():
-        setattr(copy, name, value)
-    return copy.eval()
 
 
 def read_export_metadata(path: str | Path) -> dict[str, Any]:

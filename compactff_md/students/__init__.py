@@ -1,6 +1,16 @@
 """Students: compact networks from edges to energies of atoms."""
 
-from compactff_md.students.base import StudentNetwork
+from compactff_md.students.base import DTYPES, StudentNetwork, in_dtype
 from compactff_md.students.presets import ARCHITECTURES, BUDGETS, SIZES, VARIANTS, create, rebuild
 
-__all__ = ["ARCHITECTURES", "BUDGETS", "SIZES", "VARIANTS", "StudentNetwork", "create", "rebuild"]
+__all__ = [
+    "ARCHITECTURES",
+    "BUDGETS",
+    "DTYPES",
+    "SIZES",
+    "VARIANTS",
+    "StudentNetwork",
+    "create",
+    "in_dtype",
+    "rebuild",
+]

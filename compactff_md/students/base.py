@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 
 import torch
@@ -11,6 +12,10 @@ from torch import Tensor, nn
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import MAX_ATOMIC_NUMBER
 from compactff_md.students.prior import ZBLRepulsion
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# Sums and references that stay in float64 whatever the dtype of the weights.
+PRECISE_BUFFERS = ("energy_shift_eV", "energy_scale_eV", "anchor")
 
 
 class StudentNetwork(nn.Module, ABC):
@@ -185,6 +190,27 @@ class StudentNetwork(nn.Module, ABC):
                 f"it knows {', '.join(self.elements)}"
             )
         return match.int().argmax(dim=1)
+
+
+def in_dtype(network: StudentNetwork, dtype: str) -> StudentNetwork:
+    """Copy a network into a dtype, in evaluation mode and without gradients of its weights.
+
+    Energies of elements stay in float64: rounding those of isolated atoms, some 1e4 eV, to float32 would
+    shift them by 1e-3 eV.
+
+    Raises
+    ------
+    CompactFFError
+        For a dtype other than ``float32`` and ``float64``.
+    """
+    if dtype not in DTYPES:
+        raise CompactFFError(f"unknown dtype {dtype!r}; allowed are {', '.join(DTYPES)}")
+    copied = copy.deepcopy(network)
+    kept = {name: getattr(copied, name) for name in PRECISE_BUFFERS}
+    copied.to(DTYPES[dtype])
+    for name, buffer in kept.items():
+        copied.register_buffer(name, buffer.double())
+    return copied.eval().requires_grad_(False)
 
 
 def check_elements(elements: list[str]) -> list[str]:

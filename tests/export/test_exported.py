@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from compactff_md.errors import CompactFFError
-from compactff_md.export import scripted_module, torchscript
+from compactff_md.export import scripted_module
 from compactff_md.structure import Structure
+from compactff_md.students import DTYPES, in_dtype
 from compactff_md.units import EV_PER_A_TO_KJ_PER_MOL_PER_NM, EV_TO_KJ_PER_MOL
 from export_builders import STRUCTURES, assert_same, expected, moved, student, tensors
 
@@ -26,11 +27,11 @@ def evaluators(network):
 @pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
 def test_evaluate_is_the_student(network, evaluators, structure, dtype):
     rng = np.random.default_rng(1)
-    precise = torchscript.in_dtype(network, torchscript.DTYPES[dtype])
+    precise = in_dtype(network, dtype)
     for size in (0.0, 0.03, 0.03, 0.15):
         structure = moved(structure, size, rng)
         got = evaluators[dtype].evaluate(*tensors(structure))
-        assert got[0].dtype == torch.float64 and got[1].dtype == torchscript.DTYPES[dtype]
+        assert got[0].dtype == torch.float64 and got[1].dtype == DTYPES[dtype]
         tight = (1e-9, 1e-8) if dtype == "float64" else (1e-5, 1e-4)
         assert_same(got, expected(precise, structure), *tight)
 
@@ -191,7 +192,7 @@ def test_the_student_itself_stays_as_it_was():
 
 
 def test_energies_of_the_elements_stay_in_float64():
-    single = torchscript.in_dtype(student().double(), torch.float32)
+    single = in_dtype(student().double(), "float32")
     assert single.dtype_like().dtype == torch.float32
     assert float(single.energy_shift_eV[1]) == float(student().energy_shift_eV[1])
 
