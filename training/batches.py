@@ -58,6 +58,7 @@ class FrameStore:
         self.with_stress = any(frame.stress_eV_per_A3 is not None for frame in frames)
         numbers = torch.from_numpy(np.concatenate([frame.structure.numbers for frame in frames]))
         self.species = network.species_of(numbers.to(network.atomic_numbers.device)).to(device)
+        self.least_width = 1
         self._keep_labels(frames)
         self._keep_pairs(frames, network.cutoff_A)
 
@@ -87,6 +88,10 @@ class FrameStore:
         self.counts = torch.from_numpy(counts).to(self.device)  # (all atoms,)
         self.starts = torch.from_numpy(np.cumsum(counts) - counts).to(self.device)
 
+    def pad_to_widest(self) -> None:
+        """Make every batch as wide as the widest frame, so that equal numbers of atoms give equal shapes."""
+        self.least_width = int(self.widths.max())
+
     def batch(self, chosen: np.ndarray) -> Batch:
         """Put frames together; ``chosen`` holds their indices, shape (F,)."""
         sizes = self.sizes[chosen]
@@ -94,7 +99,7 @@ class FrameStore:
         shift = self.first_atom[chosen] - (np.cumsum(sizes) - sizes)
         host = np.stack([rows + np.repeat(shift, sizes), np.repeat(np.arange(len(chosen)), sizes)])
         atoms, frame_of_atom = torch.from_numpy(host).to(self.device)
-        vectors, neighbours = self._rows(atoms, int(self.widths[chosen].max()))
+        vectors, neighbours = self._rows(atoms, max(self.least_width, int(self.widths[chosen].max())))
         frames = torch.from_numpy(chosen).to(self.device)
         return Batch(
             vectors,

@@ -62,6 +62,9 @@ class TrainConfig(BaseModel):
     forces_weight, energy_weight, energy_weight_end, stress_weight
         Of the squared errors in (eV/A)^2, (eV/atom)^2 and of the virial in (eV/atom)^2. The energy's
         weight rises from the first to the second value between 60% and 90% of the run.
+    compile
+        "always" compiles the training step with torch.compile, "never" does not, "auto" does where it pays:
+        frames of one size, and at least 4 minutes or 10,000 steps.
     isolated_energies_eV
         Energy of each element's isolated atom, or the name of a file with one-atom frames; these outrank
         one-atom frames in the data.
@@ -95,6 +98,7 @@ class TrainConfig(BaseModel):
     stress_weight: float = Field(1.0, ge=0)
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "auto"
+    compile: Literal["auto", "always", "never"] = "auto"
     threads: int | None = Field(None, ge=1)
     validate_seconds: float = Field(20.0, gt=0)
     checkpoint_seconds: float = Field(20.0, ge=0)
@@ -159,7 +163,7 @@ class SamplingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Literal["md", "given"] = "md"
-    frames: int = Field(2000, ge=4)
+    frames: int = Field(1600, ge=4)
     valid_fraction: float = Field(0.05, gt=0, lt=0.5)
     temperatures_K: tuple[float, ...] = (300.0, 600.0, 1000.0)
     test_temperatures_K: tuple[float, ...] = (300.0, 600.0)
@@ -167,7 +171,7 @@ class SamplingConfig(BaseModel):
     timestep_fs: float = Field(2.0, gt=0, le=5)
     friction_per_fs: float = Field(0.01, gt=0)
     minimum_mass_u: float = Field(8.0, ge=0)
-    spacing_steps: int = Field(5, ge=1)
+    spacing_steps: int = Field(20, ge=1)
     rattles: int = Field(1, ge=0)
     rattle_sigma_A: tuple[float, float] = (0.01, 0.05)
     max_force_eV_per_A: float = Field(30.0, gt=0)

@@ -15,11 +15,12 @@ from compactff_md.errors import CompactFFError
 from compactff_md.students import DTYPES, StudentNetwork
 from compactff_md.training.batches import FrameStore, epoch_batches
 from compactff_md.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from compactff_md.training.compiled import CompiledEvaluation, wants_compilation
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.distributed import Team, join_team
 from compactff_md.training.flat import FlatWeights, WeightAverage
 from compactff_md.training.frames import Frame, LabelledSet
-from compactff_md.training.loss import batch_loss, energy_weight, learning_rate
+from compactff_md.training.loss import Evaluate, batch_loss, energy_weight, learning_rate
 from compactff_md.training.metrics import compare, energy_errors, force_errors
 from compactff_md.training.optimiser import Optimiser
 from compactff_md.training.preparation import create_network, prepare_network, torch_settings
@@ -114,6 +115,9 @@ class Trainer:
         self.resumed_at = 0
         self._restore_or_start()
         self.started = time.monotonic() - self.state.elapsed_s
+        self.evaluate: Evaluate = self.network.energies_and_gradients
+        if not self.state.finished and wants_compilation(config, network, self.store):
+            self._compile()
         self.squares = torch.zeros((), device=team.device)
         self.squares_count = 0
 
@@ -137,6 +141,16 @@ class Trainer:
             self.optimiser.load(content["optimiser"])
             self.average.vector.copy_(content["average"])
         self.team.wait()
+
+    def _compile(self) -> None:
+        self.reporter.start("compiling the training step", 1.0)
+        self.store.pad_to_widest()
+        frames = min(
+            self.config.batch_size, len(self.store), self.config.batch_atoms // int(self.store.sizes[0])
+        )
+        sample = self.store.batch(np.arange(max(1, frames)))
+        self.evaluate = CompiledEvaluation(self.network, sample, self.reporter)
+        self.reporter.finish()
 
     def _load_weights(self, content: dict) -> None:
         try:
@@ -202,7 +216,7 @@ class Trainer:
         config, state = self.config, self.state
         batch = self.store.batch(chosen)
         loss, square = batch_loss(
-            self.network, batch, config, energy_weight(config, self.progress), self.store.with_stress
+            self.evaluate, batch, config, energy_weight(config, self.progress), self.store.with_stress
         )
         self.weights.gradient.zero_()
         loss.backward()

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from compactff_md.gradients import forces_from_edges
-from compactff_md.students import StudentNetwork
 from compactff_md.training.batches import Batch
 from compactff_md.training.config import TrainConfig
+
+Evaluate = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # Between these parts of the run the weight of the energies rises to its final value.
 ENERGY_RISE = (0.6, 0.9)
 
 
 def predict_batch(
-    network: StudentNetwork, batch: Batch, with_virials: bool
+    evaluate: Evaluate, batch: Batch, with_virials: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Energies (F,) in float64, forces (A, 3), and virials (F, 3, 3) or None, of the frames of a batch."""
-    energies, gradients = network.energies_and_gradients(batch.vectors, batch.neighbours, batch.species)
+    """Energies (F,) in float64, forces (A, 3), and virials (F, 3, 3) or None, of the frames of a batch.
+
+    ``evaluate`` is the network's ``energies_and_gradients``, or the same compiled.
+    """
+    energies, gradients = evaluate(batch.vectors, batch.neighbours, batch.species)
     totals = torch.zeros_like(batch.energies_eV).index_add(0, batch.frame_of_atom, energies)
     forces = forces_from_edges(gradients, batch.neighbours)
     if not with_virials:
@@ -31,13 +36,13 @@ def predict_batch(
 
 
 def batch_loss(
-    network: StudentNetwork, batch: Batch, config: TrainConfig, energy_weight: float, with_stress: bool
+    evaluate: Evaluate, batch: Batch, config: TrainConfig, energy_weight: float, with_stress: bool
 ) -> tuple[Tensor, Tensor]:
     """Weighted loss, and the mean squared error of the forces in (eV/A)^2; both of shape ().
 
     Energies and virials count per atom of their frame.
     """
-    energies, forces, virials = predict_batch(network, batch, with_stress)
+    energies, forces, virials = predict_batch(evaluate, batch, with_stress)
     sizes = batch.sizes.to(forces.dtype)
     force_error = forces - batch.forces_eV_per_A
     energy_error = (energies - batch.energies_eV).to(forces.dtype) / sizes

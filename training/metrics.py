@@ -52,7 +52,7 @@ def compare(
     parts: tuple[list[np.ndarray], ...] = ([], [], [])
     with torch.no_grad():
         for chosen in store.in_order(batch_atoms):
-            predicted = predict_batch(network, store.batch(chosen), True)
+            predicted = predict_batch(network.energies_and_gradients, store.batch(chosen), True)
             for kept, part in zip(parts, predicted, strict=True):
                 assert part is not None
                 kept.append(part.detach().cpu().double().numpy())

@@ -44,7 +44,7 @@ def test_a_batch_gives_what_single_frames_give(network):
     frames = make_frames()
     store = FrameStore(frames, network, torch.device("cpu"), torch.float64)
     chosen = np.array([3, 0, 2, 1])
-    energies, forces, virials = predict_batch(network, store.batch(chosen), True)
+    energies, forces, virials = predict_batch(network.energies_and_gradients, store.batch(chosen), True)
     start = 0
     for place, index in enumerate(chosen):
         structure = frames[index].structure

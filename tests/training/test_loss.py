@@ -25,8 +25,10 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(copper_frames):
     store = FrameStore(frames, network, torch.device("cpu"), torch.float64)
     batch = store.batch(np.arange(4))
     fields = {"loss": "squared", "forces_weight": 2.0, "stress_weight": 5.0}
-    loss, square = batch_loss(network, batch, make_config(TrainConfig, fields), 3.0, True)
-    energies, forces, virials = predict_batch(network, batch, True)
+    loss, square = batch_loss(
+        network.energies_and_gradients, batch, make_config(TrainConfig, fields), 3.0, True
+    )
+    energies, forces, virials = predict_batch(network.energies_and_gradients, batch, True)
     expected = 2.0 * (forces - batch.forces_eV_per_A).square().mean()
     expected = expected + 3.0 * ((energies - batch.energies_eV) / 4).square().mean()
     expected = expected + 5.0 * ((virials - batch.virials_eV) / 4).square().mean()
