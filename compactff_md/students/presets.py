@@ -27,9 +27,9 @@ _SECOND = {
     "tiny": MomentsConfig(radial=12, channels=24, mixed=32, triples=16, hidden=96, interactions=2),
     "ultra-tiny": MomentsConfig(radial=12, channels=16, mixed=16, triples=8, hidden=48, interactions=2),
 }
-# docs/bakeoff.md: a second interaction pays at every size; the smallest stays strictly local, which is
-# half the ghost atoms in a run over many ranks.
-_MOMENTS = {**_SECOND, "ultra-tiny": _LOCAL["ultra-tiny"]}
+# docs/bakeoff.md: a second interaction pays at every size. "moments-local" is there for those who want
+# half the receptive field, such as in runs over many ranks.
+_MOMENTS = _SECOND
 _PAINN = {
     "original": PaiNNConfig(features=128, interactions=3, radial=20, update=48),
     "tiny": PaiNNConfig(features=64, interactions=2, radial=12, update=24),
