@@ -69,7 +69,7 @@ def aspirin(
         return json.loads(done.stdout.splitlines()[-1])
 
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(row, reversed(SIZES)))
+        return list(pool.map(row, SIZES))[::-1]  # the longest first
 
 
 if __name__ == "__main__":

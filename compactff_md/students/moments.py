@@ -44,15 +44,16 @@ class MomentsConfig:
 class MomentLayer(nn.Module):
     """Moments of one interaction -> invariants -> features and energy, and the way back."""
 
-    def __init__(self, config: MomentsConfig, num_species: int, previous: int) -> None:
+    def __init__(self, config: MomentsConfig, num_species: int, index: int) -> None:
         super().__init__()
         self.m = config.mixed
         self.t = config.triples
         self.num_invariants = 4 * config.mixed + config.triples
-        inputs, hidden = self.num_invariants + previous, config.hidden
+        inputs = self.num_invariants + (config.hidden if index else 0)
+        channels, hidden = config.channels * (index + 1), config.hidden
         # Columns: m left factors, m right factors, t for triples.
         columns = 2 * config.mixed + config.triples
-        self.mixing = nn.Parameter(torch.randn(3, config.channels, columns) / math.sqrt(config.channels))
+        self.mixing = nn.Parameter(torch.randn(3, channels, columns) / math.sqrt(channels))
         self.inner = nn.Parameter(torch.randn(inputs, hidden) / math.sqrt(inputs))
         self.inner_bias = nn.Parameter(0.3 * torch.randn(num_species, hidden))
         self.outer = nn.Parameter(torch.randn(hidden, hidden) / math.sqrt(hidden))
@@ -166,7 +167,7 @@ class MomentsStudent(StudentNetwork):
         self.codes = nn.Parameter(torch.randn(config.interactions, species, config.channels))
         sources = torch.randn(config.interactions - 1, hidden, config.channels) / math.sqrt(hidden)
         self.sources = nn.Parameter(sources)
-        layers = [MomentLayer(config, species, hidden if k else 0) for k in range(config.interactions)]
+        layers = [MomentLayer(config, species, k) for k in range(config.interactions)]
         self.layers = nn.ModuleList(layers)
 
     def radial_functions(self, distance: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,10 +211,12 @@ class MomentsStudent(StudentNetwork):
         saved: list[list[Tensor]] = []
         feature = distance[:, :0]
         energy = torch.zeros_like(distance[:, 0])
+        moments = components.transpose(1, 2)[:, :, :0]  # (N, 13, 0): of all interactions so far
         for k, layer in enumerate(self.layers):
             weight = self.neighbour_weights(k, feature, neighbours, species)
             edge = parts[k] * weight
-            share, feature, state = layer(torch.bmm(components.transpose(1, 2), edge), feature, central)
+            moments = torch.cat([moments, torch.bmm(components.transpose(1, 2), edge)], dim=2)
+            share, feature, state = layer(moments, feature, central)
             energy = energy + share
             weights.append(weight)
             saved.append(state)
@@ -239,10 +242,12 @@ class MomentsStudent(StudentNetwork):
         component_slopes: list[Tensor] = []
         radial_slopes: list[Tensor] = []
         feature_slope = torch.zeros_like(saved[-1][3])  # (N, H)
+        later = torch.zeros_like(components[:, :1, :1])  # what later interactions add for the moments before
         for layer in self.layers[::-1]:
             k = len(saved) - 1
             weight, part = weights.pop(), parts[k]
-            moment_slope, feature_slope = layer.trace_back(saved.pop(), feature_slope)
+            all_slope, feature_slope = layer.trace_back(saved.pop(), feature_slope)
+            later, moment_slope = (all_slope + later).split([k * self.channels, self.channels], dim=2)
             edge_slope = torch.bmm(components, moment_slope)  # (N, K, C)
             component_slopes.append(torch.bmm(part * weight, moment_slope.transpose(1, 2)))
             radial_slopes.insert(0, edge_slope * weight)
@@ -279,9 +284,10 @@ class MomentsStudent(StudentNetwork):
         parts = torch.matmul(self.radial_functions(distance)[0], self.radial).split(self.channels, dim=-1)
         components = self.components(vectors / distance.unsqueeze(-1)).transpose(1, 2)
         feature = distance[:, :0]
+        moments = components[:, :, :0]
         with torch.no_grad():
             for k, layer in enumerate(self.layers):
                 edge = parts[k] * self.neighbour_weights(k, feature, neighbours, species)
-                moments = torch.bmm(components, edge)
+                moments = torch.cat([moments, torch.bmm(components, edge)], dim=2)
                 layer.scale_to(moments)
                 feature = layer(moments, feature, species[: vectors.shape[0]])[1]
