@@ -56,7 +56,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     if arguments.part == "speed":
-        show("speed water: 1,536 atoms, exported TorchScript", against_painn("water", 15), arguments.out)
+        show("speed water: 1,536 atoms, exported TorchScript", against_painn("water", 7), arguments.out)
         show("speed benzene: 12 atoms", against_painn("benzene", 300), arguments.out)
         show("speed scaling: water, exported TorchScript", scaling(), arguments.out)
     elif arguments.part == "aspirin":

@@ -22,8 +22,9 @@ from compactff_md.units import EV_PER_A_TO_KJ_PER_MOL_PER_NM, EV_TO_KJ_PER_MOL, 
 ENERGY_TOLERANCE_EV = {torch.float32: 1e-5, torch.float64: 1e-8}
 FORCE_TOLERANCE_EV_PER_A = {torch.float32: 1e-4, torch.float64: 1e-8}
 # Beside that, as many units of rounding, where energies and forces are large: neighbours are summed in
-# another order in file and student.
-ROUNDING_UNITS = 8.0
+# another order in file and student, and two interactions carry it on: 17 units were seen on 300 atoms
+# with pairs at 0.5 A. In float64 the same systems agree to 1e-8, so it is rounding and no more.
+ROUNDING_UNITS = 32.0
 
 
 def check_export(

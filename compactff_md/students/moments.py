@@ -58,7 +58,8 @@ class MomentLayer(nn.Module):
         self.inner_bias = nn.Parameter(0.3 * torch.randn(num_species, hidden))
         self.outer = nn.Parameter(torch.randn(hidden, hidden) / math.sqrt(hidden))
         self.outer_bias = nn.Parameter(torch.zeros(hidden))
-        self.readout = nn.Parameter(torch.randn(hidden).repeat(num_species, 1) / math.sqrt(hidden))
+        # Small, so that an untrained student has forces of the size that trained ones have.
+        self.readout = nn.Parameter(0.1 * torch.randn(hidden).repeat(num_species, 1) / math.sqrt(hidden))
         self.rank: Tensor
         self.spread: Tensor
         rank = torch.tensor(RANK_OF_COMPONENT)

@@ -43,7 +43,7 @@ def attached(network, structure, **options):
 @pytest.mark.parametrize("case", CASES)
 def test_forces_are_minus_the_slope_of_the_energy(network, case):
     atoms = attached(network, CASES[case], dtype="float64")
-    forces, step = atoms.get_forces().copy(), 1e-4
+    forces, step = atoms.get_forces().copy(), 2e-5
     for i in range(min(len(atoms), 4)):
         for k in range(3):
             energies = []
