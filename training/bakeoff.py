@@ -18,7 +18,7 @@ from compactff_md.students import SIZES, create
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.distill import train_from_files
 
-# With the default optimiser; the highest rate that trains stably at every size.
+# With the default optimiser; not tuned for each size.
 LEARNING_RATES = {"moments-local": 1e-2, "moments-second": 1e-2, "painn": 5e-3}
 CANDIDATES = tuple(LEARNING_RATES)
 
