@@ -40,6 +40,8 @@ def run_one(size: str, structure: str, minutes: float, time_ps: float, out: str)
     )
     there = (folder / "nve" / "restart.xml").is_file()
     dynamics = run_md(read_structures(structure, "-1")[0], network, settings, folder / "nve", resume=there)
+    if not dynamics.completed:
+        raise RuntimeError(f"{size}: the dynamics stopped at {dynamics.time_ps:g} ps; run it again to go on")
     errors, drift = result.metrics["errors"], dynamics.drift
     assert drift is not None
     row: dict[str, Any] = {"size": size, "parameters": metadata.num_parameters}
