@@ -9,12 +9,13 @@ architecture's name is looked up in a fixed registry.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -102,6 +103,11 @@ def save_student(path: str | Path, network: StudentNetwork, metadata: StudentMet
         If the metadata describe another network, a weight is NaN or infinite, or as in
         :func:`compactff_md.files.atomic_write`.
     """
+    write_bytes(path, student_bytes(network, metadata, str(path)))
+
+
+def student_bytes(network: StudentNetwork, metadata: StudentMetadata, name: str = "the student") -> bytes:
+    """Content of the student file, which messages call ``name``; errors as in :func:`save_student`."""
     for name, value in _identity(network).items():
         if getattr(metadata, name) != value:
             raise CompactFFError(
@@ -110,9 +116,9 @@ def save_student(path: str | Path, network: StudentNetwork, metadata: StudentMet
     tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     for key, value in tensors.items():
         if not torch.isfinite(value).all():
-            raise CompactFFError(f"{path} was not written: {key} of the network is NaN or infinite")
+            raise CompactFFError(f"{name} was not written: {key} of the network is NaN or infinite")
     header = {KEY: json.dumps(plain(metadata.model_dump())), CHECKSUM_KEY: _checksum(tensors)}
-    write_bytes(path, safetensors.torch.save(tensors, header))
+    return safetensors.torch.save(tensors, header)
 
 
 def read_metadata(path: str | Path) -> StudentMetadata:
@@ -123,7 +129,8 @@ def read_metadata(path: str | Path) -> StudentMetadata:
     CompactFFError
         If the file is missing, truncated, not a student, or written by a newer version.
     """
-    return _parse_metadata(_read_header(Path(path)), Path(path))
+    with _opened(path) as stream:
+        return _parse_metadata(_read_header(stream, str(path)), str(path))
 
 
 def load_student(path: str | Path) -> tuple[StudentNetwork, StudentMetadata]:
@@ -134,16 +141,23 @@ def load_student(path: str | Path) -> tuple[StudentNetwork, StudentMetadata]:
     CompactFFError
         As in :func:`read_metadata`; also where the weights are damaged or do not fit the architecture.
     """
-    path = Path(path)
-    header = _read_header(path)
-    metadata = _parse_metadata(header, path)
+    with _opened(path) as stream:
+        _read_header(stream, str(path))  # before the rest: a foreign file may be large
+        stream.seek(0)
+        return student_from_bytes(stream.read(), str(path))
+
+
+def student_from_bytes(content: bytes, name: str) -> tuple[StudentNetwork, StudentMetadata]:
+    """Make a student of a file's content, which messages call ``name``; as :func:`load_student`."""
+    header = _read_header(io.BytesIO(content), name)
+    metadata = _parse_metadata(header, name)
     try:
-        tensors = safetensors.torch.load(path.read_bytes())
+        tensors = safetensors.torch.load(content)
     except SafetensorError as error:
-        raise CompactFFError(f"{path} is damaged: {error}") from error
+        raise CompactFFError(f"{name} is damaged: {error}") from error
     if _checksum(tensors) != header.get(CHECKSUM_KEY):
         raise CompactFFError(
-            f"{path} is damaged: the checksum of its weights differs; copy or train it again"
+            f"{name} is damaged: the checksum of its weights differs; copy or train it again"
         )
     try:
         network = rebuild(
@@ -154,7 +168,7 @@ def load_student(path: str | Path) -> tuple[StudentNetwork, StudentMetadata]:
         network.anchored = metadata.anchored
     except (RuntimeError, TypeError, KeyError) as error:
         raise CompactFFError(
-            f"{path}: the weights do not fit its {metadata.architecture}: {error}"
+            f"{name}: the weights do not fit its {metadata.architecture}: {error}"
         ) from error
     return network.eval(), metadata
 
@@ -181,22 +195,26 @@ def _checksum(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _read_header(path: Path) -> dict[str, str]:
-    """Return the header's metadata; check that the file is as long as the header says."""
-    if not path.is_file():
+def _opened(path: str | Path) -> BinaryIO:
+    if not Path(path).is_file():
         raise CompactFFError(f"no such student file: {path}")
-    size = path.stat().st_size
-    foreign = f"{path} is not a student file; expected safetensors written by compactff train or distill"
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 10 or not 2 <= length <= MAX_HEADER_BYTES:
-            raise CompactFFError(foreign)
-        start = stream.read(min(length, 1))
-        if start != b"{":
-            raise CompactFFError(foreign)
-        if size < 8 + length:
-            raise CompactFFError(f"{path} is truncated: it has {size} bytes, its header alone {8 + length}")
-        raw = start + stream.read(length - 1)
+    return Path(path).open("rb")
+
+
+def _read_header(stream: BinaryIO, name: str) -> dict[str, str]:
+    """Return the header's metadata; check that the file is as long as the header says."""
+    size = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    foreign = f"{name} is not a student file; expected safetensors written by compactff train or distill"
+    length = int.from_bytes(stream.read(8), "little")
+    if size < 10 or not 2 <= length <= MAX_HEADER_BYTES:
+        raise CompactFFError(foreign)
+    start = stream.read(min(length, 1))
+    if start != b"{":
+        raise CompactFFError(foreign)
+    if size < 8 + length:
+        raise CompactFFError(f"{name} is truncated: it has {size} bytes, its header alone {8 + length}")
+    raw = start + stream.read(length - 1)
     try:
         header = json.loads(raw)
         known = dict(header.pop("__metadata__"))
@@ -206,21 +224,21 @@ def _read_header(path: Path) -> dict[str, str]:
     if KEY not in known:
         raise CompactFFError(foreign)
     if size != 8 + length + end:
-        raise CompactFFError(f"{path} is truncated or damaged: {size} bytes, expected {8 + length + end}")
+        raise CompactFFError(f"{name} is truncated or damaged: {size} bytes, expected {8 + length + end}")
     return known
 
 
-def _parse_metadata(header: dict[str, str], path: Path) -> StudentMetadata:
+def _parse_metadata(header: dict[str, str], name: str) -> StudentMetadata:
     try:
         content = json.loads(header[KEY])
         format_version = content["format_version"]
         if not isinstance(format_version, int):
             raise TypeError("format_version is not a whole number")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise CompactFFError(f"{path}: its metadata cannot be read ({error})") from error
+        raise CompactFFError(f"{name}: its metadata cannot be read ({error})") from error
     if format_version > FORMAT_VERSION:
         raise CompactFFError(
-            f"{path} has format version {format_version}, this compactff-md reads up to {FORMAT_VERSION}; "
+            f"{name} has format version {format_version}, this compactff-md reads up to {FORMAT_VERSION}; "
             "run: pip install --upgrade compactff-md"
         )
     try:
@@ -228,7 +246,7 @@ def _parse_metadata(header: dict[str, str], path: Path) -> StudentMetadata:
         metadata = StudentMetadata(**{k: v for k, v in content.items() if k in StudentMetadata.model_fields})
     except ValidationError as error:
         first = error.errors()[0]
-        raise CompactFFError(f"{path}: metadata field {first['loc'][0]!r}: {first['msg']}") from error
+        raise CompactFFError(f"{name}: metadata field {first['loc'][0]!r}: {first['msg']}") from error
     if metadata.dtype not in DTYPES:
-        raise CompactFFError(f"{path}: dtype is {metadata.dtype!r}; allowed are {', '.join(DTYPES)}")
+        raise CompactFFError(f"{name}: dtype is {metadata.dtype!r}; allowed are {', '.join(DTYPES)}")
     return metadata
