@@ -2,7 +2,8 @@
 
 Inside the package lengths are angstrom, energies eV, masses dalton, times fs, temperatures K and
 pressures bar; ``_A``, ``_eV``, ``_fs``, ``_K``, ``_bar`` in a name say so. OpenMM's own units are nm and
-kJ/mol, and only :mod:`compactff_md.engines` and :mod:`compactff_md.export` convert to them.
+kJ/mol, in LAMMPS' ``real`` units kcal/mol, and only :mod:`compactff_md.engines`,
+:mod:`compactff_md.export` and :mod:`compactff_md.mliap` convert to them.
 """
 
 from ase import units as _ase
@@ -11,6 +12,7 @@ NM_TO_A = 10.0
 KJ_PER_MOL_TO_EV = _ase.kJ / _ase.mol
 EV_TO_KJ_PER_MOL = 1.0 / KJ_PER_MOL_TO_EV
 EV_PER_A_TO_KJ_PER_MOL_PER_NM = EV_TO_KJ_PER_MOL * NM_TO_A
+EV_TO_KCAL_PER_MOL = _ase.mol / _ase.kcal
 HARTREE_TO_EV = _ase.Hartree
 BOHR_TO_A = _ase.Bohr
 KB_EV_PER_K = _ase.kB

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import MAX_ATOMIC_NUMBER
+from compactff_md.students.halo import LocalHalo, exchanged
 from compactff_md.students.prior import ZBLRepulsion
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -39,6 +40,8 @@ class StudentNetwork(nn.Module, ABC):
         Energy of each element's atom outside the network, shape (S,), float64.
     energy_scale_eV
         What the network's dimensionless output is multiplied with, shape (), float64.
+    halo
+        Brings features of neighbours from other ranks (:mod:`compactff_md.students.halo`).
     anchored
         True where ``energy_shift_eV`` are energies of isolated atoms, which the student then reproduces.
     """
@@ -59,6 +62,7 @@ class StudentNetwork(nn.Module, ABC):
         self.anchored = False
         numbers = [atomic_numbers[symbol] for symbol in self.elements]
         self.prior = ZBLRepulsion(numbers)
+        self.halo: nn.Module = LocalHalo()
         self.atomic_numbers: Tensor
         self.energy_shift_eV: Tensor
         self.energy_scale_eV: Tensor
@@ -75,7 +79,9 @@ class StudentNetwork(nn.Module, ABC):
     def initialise_from_data(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> None:
         """Scale the network's inner features on a sample of the data; called once, before training."""
 
-    def forward(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
+    def forward(
+        self, vectors: Tensor, neighbours: Tensor, species: Tensor, num_owned: int = -1
+    ) -> Tensor:
         """Energies of atoms.
 
         Parameters
@@ -87,7 +93,11 @@ class StudentNetwork(nn.Module, ABC):
             Index j of each, shape (N, K), int64.
         species
             Index into ``elements`` of each atom, shape (M,), int64, M >= N: the rows of ``vectors`` are
-            the first N atoms, and further ones are only neighbours.
+            the first N atoms, and further ones are only neighbours. Of these a student with several
+            interactions needs features, through ``halo``, or rows.
+        num_owned
+            Only this many of the N rows have an energy, the others, atoms of another rank, zero; negative
+            for all.
 
         Returns
         -------
@@ -96,11 +106,12 @@ class StudentNetwork(nn.Module, ABC):
         """
         energies = self.network_energies(vectors, neighbours, species).to(torch.float64)  # (N,)
         repulsion = self.prior(vectors, neighbours, species).to(torch.float64)  # (N,)
-        return self.offsets_eV()[species[: vectors.shape[0]]] + energies * self.energy_scale_eV + repulsion
+        total = self.offsets_eV()[species[: vectors.shape[0]]] + energies * self.energy_scale_eV + repulsion
+        return total if num_owned < 0 else total * owned_rows(total, num_owned)
 
     @torch.jit.export
     def energies_and_gradients(
-        self, vectors: Tensor, neighbours: Tensor, species: Tensor
+        self, vectors: Tensor, neighbours: Tensor, species: Tensor, num_owned: int = -1
     ) -> tuple[Tensor, Tensor]:
         """Energies of atoms and the derivative of their sum by every vector.
 
@@ -116,17 +127,26 @@ class StudentNetwork(nn.Module, ABC):
             Shape (N, K, 3), in the dtype of ``vectors``.
         """
         if torch.jit.is_scripting():  # TorchScript has no enable_grad: its caller must not be under no_grad
-            return self._differentiate(vectors, neighbours, species)
+            return self._differentiate(vectors, neighbours, species, num_owned)
         else:
             with torch.enable_grad():
-                return self._differentiate(vectors, neighbours, species)
+                return self._differentiate(vectors, neighbours, species, num_owned)
 
-    def _differentiate(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> tuple[Tensor, Tensor]:
+    def _differentiate(
+        self, vectors: Tensor, neighbours: Tensor, species: Tensor, num_owned: int
+    ) -> tuple[Tensor, Tensor]:
         leaf = vectors.detach().requires_grad_(True)
-        energies = self.forward(leaf, neighbours, species)
+        energies = self.forward(leaf, neighbours, species, num_owned)
         gradient = torch.autograd.grad([energies.sum()], [leaf], create_graph=self.training)[0]
         assert gradient is not None
         return (energies if self.training else energies.detach()), gradient
+
+    def exchange(self, rows: Tensor, count: int) -> Tensor:
+        """Rows of the owned atoms (N, F) and, from other ranks, of the others: (count, F)."""
+        if torch.jit.is_scripting():
+            return self.halo(rows, count)
+        else:
+            return exchanged(self.halo, rows, count)
 
     def offsets_eV(self) -> Tensor:
         """Energy of each element's atom beside the network's, shape (S,), float64.
@@ -222,6 +242,12 @@ def check_elements(elements: list[str]) -> list[str]:
     if len(elements) != len(set(elements)) or not elements:
         raise CompactFFError(f"elements are {elements}; expected at least one, each once")
     return elements
+
+
+def owned_rows(like: Tensor, num_owned: int) -> Tensor:
+    """Ones for the first ``num_owned`` rows and zeros for the others, shape (N,), in the dtype of ``like``."""
+    rows = torch.arange(like.shape[0], device=like.device)
+    return (rows < num_owned).to(like.dtype)
 
 
 def gather(rows: Tensor, neighbours: Tensor) -> Tensor:

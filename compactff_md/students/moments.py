@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from compactff_md.students.base import StudentNetwork, gather
+from compactff_md.students.base import StudentNetwork, gather, owned_rows
 
 NUM_COMPONENTS = 13  # 1 scalar, 3 of a vector, 9 of a symmetric tensor
 RANK_OF_COMPONENT = (0, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2)
@@ -195,13 +195,17 @@ class MomentsStudent(StudentNetwork):
         """Weight of each neighbour in interaction k by its element and features, (N, K, C)."""
         source = self.codes[k].index_select(0, species)  # (M, C)
         if k > 0:
-            source = source + torch.mm(feature, self.sources[k - 1])
+            own = torch.mm(feature, self.sources[k - 1])  # (N, C)
+            source = source + self.exchange(own, species.shape[0])
         return gather(source, neighbours)
 
     def evaluate(
-        self, vectors: Tensor, neighbours: Tensor, species: Tensor, with_gradients: bool
+        self, vectors: Tensor, neighbours: Tensor, species: Tensor, with_gradients: bool, num_owned: int = -1
     ) -> tuple[Tensor, Tensor]:
-        """Dimensionless energies (N,) of the network and, if asked for, their gradients (N, K, 3)."""
+        """Dimensionless energies (N,) of the network and, if asked for, their gradients (N, K, 3).
+
+        The gradients are those of the energies of the first ``num_owned`` rows, or of all.
+        """
         central = species[: vectors.shape[0]]
         distance = torch.linalg.vector_norm(vectors, dim=-1)  # (N, K)
         unit = vectors / distance.unsqueeze(-1)
@@ -223,7 +227,13 @@ class MomentsStudent(StudentNetwork):
             saved.append(state)
         if not with_gradients:
             return energy, energy
-        component_slope, radial_slope = self.pull_back(components, parts, weights, saved, neighbours)
+        if num_owned >= 0:
+            owned = owned_rows(distance, num_owned).unsqueeze(1)
+            for state in saved:
+                state[-1] = state[-1] * owned
+        component_slope, radial_slope = self.pull_back(
+            components, parts, weights, saved, neighbours, species.shape[0]
+        )
         distance_slope = (torch.matmul(radial_slope, self.radial.t()) * slopes).sum(-1, keepdim=True)
         _, vector_slope, tensor_slope = component_slope.split([1, 3, 9], dim=-1)
         tensor_slope = tensor_slope.unflatten(-1, (3, 3))  # symmetric in its last two
@@ -238,6 +248,7 @@ class MomentsStudent(StudentNetwork):
         weights: list[Tensor],
         saved: list[list[Tensor]],
         neighbours: Tensor,
+        num_atoms: int,
     ) -> tuple[Tensor, Tensor]:
         """Derivative by the components (N, K, 13) and by the radial functions (N, K, C * T)."""
         component_slopes: list[Tensor] = []
@@ -253,10 +264,11 @@ class MomentsStudent(StudentNetwork):
             component_slopes.append(torch.bmm(part * weight, moment_slope.transpose(1, 2)))
             radial_slopes.insert(0, edge_slope * weight)
             if k > 0:
-                source_slope = torch.zeros_like(moment_slope[:, 0])  # (N, C)
-                source_slope = source_slope.index_add(
-                    0, neighbours.flatten(), (edge_slope * part).flatten(0, 1)
+                shares = (edge_slope * part).flatten(0, 1)  # (N * K, C)
+                collected = shares.new_zeros((num_atoms, self.channels)).index_add(
+                    0, neighbours.flatten(), shares
                 )
+                source_slope = self.halo.fold(collected)  # (N, C)
                 feature_slope = feature_slope + torch.mm(source_slope, self.sources[k - 1].t())
         component_slope = component_slopes[0]
         for slope in component_slopes[1:]:
@@ -265,13 +277,17 @@ class MomentsStudent(StudentNetwork):
 
     @torch.jit.export
     def energies_and_gradients(
-        self, vectors: Tensor, neighbours: Tensor, species: Tensor
+        self, vectors: Tensor, neighbours: Tensor, species: Tensor, num_owned: int = -1
     ) -> tuple[Tensor, Tensor]:
         """Energies (N,) in eV, float64, and their analytic gradients by the vectors, (N, K, 3)."""
-        energies, gradients = self.evaluate(vectors, neighbours, species, True)
+        energies, gradients = self.evaluate(vectors, neighbours, species, True, num_owned)
         repulsion, repulsion_gradients = self.prior.energies_and_gradients(vectors, neighbours, species)
         shift = self.offsets_eV().index_select(0, species[: vectors.shape[0]])
         total = shift + energies.to(torch.float64) * self.energy_scale_eV + repulsion.to(torch.float64)
+        if num_owned >= 0:
+            owned = owned_rows(total, num_owned)
+            total = total * owned
+            repulsion_gradients = repulsion_gradients * owned.to(gradients.dtype).view(-1, 1, 1)
         return total, gradients * self.energy_scale_eV.to(gradients.dtype) + repulsion_gradients
 
     def network_energies(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:

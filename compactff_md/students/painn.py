@@ -47,14 +47,16 @@ class PaiNNLayer(nn.Module):
         basis: Tensor,
         envelope: Tensor,
         neighbours: Tensor,
+        sources: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Scalars (N, F) and vectors (N, 3, F) after the layer."""
+        """Scalars (N, F) and vectors (N, 3, F) after the layer; ``sources`` (M, 4F) are both, of all atoms."""
         f = self.f
+        known, directed = sources.split([f, 3 * f], dim=1)
         weights = self.filter(basis) * envelope.unsqueeze(-1)  # (N, K, 3F)
-        message = gather(self.source(scalars), neighbours) * weights  # (N, K, 3F)
+        message = gather(self.source(known), neighbours) * weights  # (N, K, 3F)
         scalars = scalars + message[..., :f].sum(1)
         radial = torch.bmm(unit.transpose(1, 2), message[..., f : 2 * f])  # (N, 3, F)
-        moved = gather(features.flatten(1), neighbours).unflatten(-1, (3, f))  # (N, K, 3, F)
+        moved = gather(directed, neighbours).unflatten(-1, (3, f))  # (N, K, 3, F)
         carried = (message[..., 2 * f :].unsqueeze(2) * moved).sum(1)  # (N, 3, F)
         features = features + radial + carried
         left, right = self.mix(features).chunk(2, dim=-1)  # (N, 3, F) each
@@ -88,8 +90,10 @@ class PaiNNStudent(StudentNetwork):
         basis = torch.sin(distance.unsqueeze(-1) * self.frequencies) / distance.unsqueeze(-1)
         inside = torch.clamp(1.0 - (distance / self.cutoff_A) ** 2, min=0.0)
         envelope = inside * inside * inside
-        scalars = self.embedding(species)
+        scalars = self.embedding(species[: vectors.shape[0]])
         features = torch.zeros_like(scalars).unsqueeze(1).expand(-1, 3, -1)
         for layer in self.layers:
-            scalars, features = layer(scalars, features, unit, basis, envelope, neighbours)
+            sources = torch.cat([scalars, features.flatten(1)], dim=1)  # (N, 4F)
+            sources = self.exchange(sources, species.shape[0])
+            scalars, features = layer(scalars, features, unit, basis, envelope, neighbours, sources)
         return self.readout(scalars).squeeze(-1)

@@ -1,0 +1,69 @@
+"""LAMMPS' list of pairs as the table that students read, and the way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compactff_md.neighbours import PADDING_A
+
+
+@dataclass(frozen=True)
+class PairTable:
+    """Neighbours of N atoms, K a row, with where each pair is in it.
+
+    Attributes
+    ----------
+    vectors
+        ``r_j - r_i`` in A, shape (N, K, 3), filled up with vectors beyond any cutoff.
+    neighbours
+        Column of each neighbour, shape (N, K), int64; an atom's own where the row is filled up.
+    places
+        Index of each pair in the first two dimensions as one, shape (P,).
+    """
+
+    vectors: Tensor
+    neighbours: Tensor
+    places: Tensor
+
+    def of_pairs(self, gradients: Tensor) -> Tensor:
+        """Entries (N, K, 3) of the table for each pair, shape (P, 3), float64, contiguous."""
+        return gradients.reshape(-1, 3).index_select(0, self.places).to(torch.float64).contiguous()
+
+
+def pair_table(
+    rows: Tensor, columns: Tensor, vectors_A: Tensor, num_rows: int, dtype: torch.dtype
+) -> PairTable:
+    """Put pairs into a table, without a loop over atoms.
+
+    Parameters
+    ----------
+    rows, columns
+        Atom and neighbour of each pair, shape (P,), int64; pairs of an atom stand together.
+    vectors_A
+        Shape (P, 3).
+    num_rows
+        N; atoms without a pair get a row that is all filled up.
+    dtype
+        Of the table's vectors.
+    """
+    counts = torch.bincount(rows, minlength=num_rows)  # (N,)
+    width = max(1, int(counts.max())) if num_rows else 1
+    # How far the first pair of an atom is from the beginning of its row; pairs of an atom are in sequence,
+    # but their atoms need not be in order.
+    first = torch.zeros_like(counts)
+    if len(rows):
+        starts = torch.ones_like(rows, dtype=torch.bool)
+        starts[1:] = rows[1:] != rows[:-1]
+        positions = starts.nonzero().squeeze(1)
+        first[rows[positions]] = positions
+    index = torch.arange(len(rows), device=rows.device)
+    places = (torch.arange(num_rows, device=rows.device) * width - first).index_select(0, rows) + index
+    table = vectors_A.new_zeros((num_rows * width, 3), dtype=dtype)
+    table[:, 0] = PADDING_A
+    table.index_copy_(0, places, vectors_A.to(dtype))
+    neighbours = torch.arange(num_rows, device=rows.device).repeat_interleave(width)
+    neighbours.index_copy_(0, places, columns)
+    return PairTable(table.view(num_rows, width, 3), neighbours.view(num_rows, width), places)
