@@ -26,6 +26,7 @@ LAYERS = {
     "compactff_md.teachers": 2,
     "compactff_md.artifact": 3,
     "compactff_md.export": 4,
+    "compactff_md.mliap": 4,
     "compactff_md.engines": 4,
     "compactff_md.student": 4,
     "compactff_md": 4,  # the names at the top of the package

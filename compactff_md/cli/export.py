@@ -10,6 +10,7 @@ import typer
 from compactff_md.cli.console import say_files
 from compactff_md.cli.options import given
 from compactff_md.contacts import check_contacts
+from compactff_md.errors import CompactFFError
 from compactff_md.export import FORMATS
 from compactff_md.structure import Structure, read_structures
 from compactff_md.student import Student, load
@@ -39,13 +40,21 @@ def export(
     """Write a student for another program, checked against the student itself."""
     loaded = load(student)
     options = given(dtype=dtype, skin_A=skin)
-    checked = training_frames(loaded)
-    if structure is not None:
-        atoms = _read(structure)
-        options.update(numbers=atoms.numbers, pbc=atoms.pbc)
-        checked.append(atoms)
-    path = loaded.export(out, format, check_structures=checked, **options)
+    if format == "torchscript":
+        options.update(_for_torchscript(loaded, structure))
+    elif format in FORMATS and (structure is not None or skin is not None):
+        raise CompactFFError(f"--structure and --skin are for torchscript; LAMMPS tells a file for {format}")
+    path = loaded.export(out, format, **options)
     say_files({format: path})
+
+
+def _for_torchscript(student: Student, structure: Path | None) -> dict[str, Any]:
+    """What the file is made for, and what it is checked on."""
+    checked = training_frames(student)
+    if structure is None:
+        return {"check_structures": checked}
+    atoms = _read(structure)
+    return {"numbers": atoms.numbers, "pbc": atoms.pbc, "check_structures": [*checked, atoms]}
 
 
 def training_frames(student: Student) -> list[Any]:

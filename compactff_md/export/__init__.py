@@ -8,6 +8,7 @@ from typing import Any
 
 from compactff_md.artifact import StudentMetadata
 from compactff_md.errors import CompactFFError
+from compactff_md.export.mliap import export_mliap
 from compactff_md.export.torchscript import export_torchscript, read_export_metadata, scripted_module
 from compactff_md.students.base import StudentNetwork
 
@@ -15,7 +16,7 @@ __all__ = ["FORMATS", "export_student", "read_export_metadata", "scripted_module
 
 # An exporter writes one checked file atomically: (network, metadata, path, **options) -> path.
 Exporter = Callable[..., Path]
-FORMATS: dict[str, Exporter] = {"torchscript": export_torchscript}
+FORMATS: dict[str, Exporter] = {"torchscript": export_torchscript, "mliap": export_mliap}
 
 
 def export_student(
@@ -36,7 +37,8 @@ def export_student(
     format
         A name in ``FORMATS``.
     options
-        Of the format: see :func:`compactff_md.export.torchscript.export_torchscript`.
+        Of the format: see :func:`compactff_md.export.torchscript.export_torchscript` and
+        :func:`compactff_md.export.mliap.export_mliap`.
 
     Returns
     -------

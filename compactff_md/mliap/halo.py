@@ -21,17 +21,17 @@ class NoHalo(nn.Module):
     Atoms beyond the rows get zeros: none of those that count for an energy has them as a neighbour.
     """
 
+    def __init__(self, num_rows: int) -> None:
+        super().__init__()
+        self.num_rows = num_rows
+
     def forward(self, rows: Tensor, count: int) -> Tensor:
         """Rows (N, F) -> (count, F), with zeros below."""
-        return torch.cat([rows, rows.new_zeros(count - rows.shape[0], rows.shape[1])])
+        return padded(rows, count)
 
     def fold(self, rows: Tensor) -> Tensor:
         """Take the rows (N, F) of those (M, F); nobody listens to the others."""
         return rows[: self.num_rows]
-
-    def __init__(self, num_rows: int) -> None:
-        super().__init__()
-        self.num_rows = num_rows
 
 
 class KokkosHalo(nn.Module):
@@ -55,8 +55,8 @@ class KokkosHalo(nn.Module):
 
     def forward(self, rows: Tensor, count: int) -> Tensor:
         """Rows (N, F) of the owned atoms -> (count, F), those of ghosts from their owners."""
-        own = torch.cat([rows, rows.new_zeros(count - rows.shape[0], rows.shape[1])])
-        own = own if self.columns is None else own[self.columns]
+        own = padded(rows, count)
+        own = own.contiguous() if self.columns is None else own[self.columns]
         everywhere = torch.empty_like(own)
         synchronise(own)
         self.data.forward_exchange(own, everywhere, rows.shape[1])
@@ -151,6 +151,11 @@ class OwnerHalo(nn.Module):
         self.send_rows, self.ghosts = _tensors(
             self._rows_of(wanted)[0], ghosts[np.argsort(owners, kind="stable")]
         )
+
+
+def padded(rows: Tensor, count: int) -> Tensor:
+    """Rows (N, F) with zeros below, shape (count, F)."""
+    return torch.cat([rows, rows.new_zeros(count - rows.shape[0], rows.shape[1])])
 
 
 def synchronise(like: Tensor) -> None:

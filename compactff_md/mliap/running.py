@@ -107,7 +107,7 @@ class RunningLammps:
         return float(method(comm))
 
     def ids(self, count: int) -> np.ndarray | None:
-        """IDs of the first ``count`` atoms, ghosts included, shape (count,); None with ``atom_modify id no``."""
+        """IDs of the first ``count`` atoms, ghosts too, shape (count,); None with ``atom_modify id no``."""
         address = self.library.lammps_extract_atom(self.handle, b"id")
         if not address:
             return None

@@ -1,0 +1,231 @@
+"""The object in a ``.mliap.pt`` file: what ``pair_style mliap unified`` loads and calls."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import platform
+from typing import Any
+
+import torch
+from ase.data import chemical_symbols
+from torch import Tensor
+
+from compactff_md.artifact import student_from_bytes
+from compactff_md.errors import CompactFFError
+from compactff_md.mliap.halo import KokkosHalo, NoHalo, OwnerHalo
+from compactff_md.mliap.messages import Messages, find_messages
+from compactff_md.mliap.pairs import pair_table
+from compactff_md.mliap.running import RunningLammps, find_running
+from compactff_md.mliap.step import Step, has_ghost_neighbours, is_kokkos, read_step, write_step
+from compactff_md.mliap.stopping import StoppedError, end_all_ranks, stopped
+from compactff_md.students import in_dtype
+from compactff_md.units import EV_TO_KCAL_PER_MOL
+
+# LAMMPS' units whose lengths are angstrom, and what an eV is in them.
+ENERGY_UNITS = {"metal": 1.0, "real": EV_TO_KCAL_PER_MOL}
+UNITS_VARIABLE = "COMPACTFF_LAMMPS_UNITS"
+
+
+class MLIAPStudent:
+    """A student that computes LAMMPS' pairs, on one rank or many, on the CPU or a GPU.
+
+    It has the attributes and methods of ``lammps.mliap.mliap_unified_abc.MLIAPUnified`` without being one,
+    so that files are made where there is no LAMMPS. Pickled are the bytes of the student's file, their
+    checksum, the dtype and the Python that made it; the network is built from these when it is loaded.
+
+    Parameters
+    ----------
+    content
+        Of the student's file.
+    dtype
+        ``float32`` or ``float64`` of the network; energies are summed in float64 either way.
+
+    Attributes
+    ----------
+    element_types
+        What ``pair_coeff`` may name: first what the student knows, then every other element, which LAMMPS
+        would otherwise refuse without a reason.
+    rcutfac
+        Half of the cutoff, in A.
+    """
+
+    ndescriptors = 1
+    nparams = 1
+
+    def __init__(self, content: bytes, dtype: str = "float32") -> None:
+        self.__setstate__(
+            {
+                "content": content,
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "dtype": dtype,
+                "python": _python(),
+            }
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("content", "sha256", "dtype", "python")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.content, self.sha256 = bytes(state["content"]), str(state["sha256"])
+        self.dtype, self.python = str(state["dtype"]), str(state["python"])
+        self._interface: Any = None
+        self.running: RunningLammps | None = None
+        self.messages: Messages | None = None
+        self.energy_unit = 1.0
+        try:
+            self._check_origin()
+            network, self.metadata = student_from_bytes(self.content, "the student in this file")
+        except CompactFFError as error:
+            raise stopped(str(error)) from None
+        self.network = in_dtype(network, self.dtype)
+        known = list(network.elements)
+        self.num_known = len(known)
+        self.element_types = known + [s for s in chemical_symbols[1:] if s not in known]
+        self.rcutfac = 0.5 * network.cutoff_A
+        self._owners: OwnerHalo | None = None
+        self._listed_ghosts = False
+        self._kept: Tensor | None = None
+
+    @property
+    def interface(self) -> Any:
+        """LAMMPS' end of the connection, which it sets when it has loaded the file."""
+        return self._interface
+
+    @interface.setter
+    def interface(self, value: Any) -> None:
+        self._interface = value
+        self.running = find_running(value, self)
+        units = self.running.units if self.running else os.environ.get(UNITS_VARIABLE, "metal")
+        if units not in ENERGY_UNITS:
+            raise stopped(
+                f"the deck has units {units}; students work in angstrom: write units metal (eV) or "
+                "units real (kcal/mol) in its first line"
+            )
+        self.energy_unit = ENERGY_UNITS[units]
+        if self.running is not None and self.running.size > 1:
+            running = self.running
+            self.messages = find_messages(running.fortran_communicator, running.rank, running.size)
+            if "OMP_NUM_THREADS" not in os.environ:  # PyTorch's own choice is all cores for every rank
+                torch.set_num_threads(1)
+
+    def compute_descriptors(self, data: Any) -> None:
+        """Nothing; LAMMPS calls it."""
+
+    def compute_gradients(self, data: Any) -> None:
+        """Nothing; LAMMPS calls it."""
+
+    def compute_forces(self, data: Any) -> None:
+        """Give LAMMPS energies of atoms and forces of pairs; called at every step.
+
+        Every rank takes part to the end, whatever atoms and pairs it has, since there may be exchanges.
+        """
+        try:
+            self._compute(data)
+        except StoppedError:
+            raise
+        except Exception as error:
+            alone = self.running is None or self.running.size == 1
+            if not alone:
+                end_all_ranks(error, self.messages)
+            raise (stopped(str(error)) if isinstance(error, CompactFFError) else error) from None
+
+    def _compute(self, data: Any) -> None:
+        network = self.network
+        step = read_step(data, self.element_types, self.num_known, network.num_interactions)
+        if network.dtype_like().device != step.species.device:
+            self.network = network = network.to(step.species.device)
+        network.halo = self._halo(data, step)
+        table = pair_table(
+            step.rows, step.neighbours, step.vectors_A, step.num_rows, network.dtype_like().dtype
+        )
+        with torch.no_grad():
+            energies, gradients = network.energies_and_gradients(
+                table.vectors, table.neighbours, step.species, step.num_owned
+            )
+        energies = energies[: step.num_owned].index_fill(0, step.absent, 0.0) * self.energy_unit
+        pair_gradients = step.of_all_pairs(table.of_pairs(gradients).mul_(self.energy_unit))
+        total, probe = torch.stack([energies.sum(), pair_gradients.sum()]).tolist()
+        if not (math.isfinite(total) and math.isfinite(probe)):
+            raise CompactFFError(
+                f"energy or forces are not finite{self._when()}: atoms overlap, or the simulation ran away. "
+                "Minimise the structure first, or use a shorter timestep; a student is right only near "
+                "what it was trained on"
+            )
+        write_step(data, energies, total, pair_gradients)
+        # A kernel of LAMMPS may still read it when PyTorch would give its memory to the next tensor.
+        self._kept = pair_gradients
+
+    def _halo(self, data: Any, step: Step) -> torch.nn.Module:
+        """How neighbours' features come here, if the student needs them."""
+        if self.network.num_interactions == 1:
+            return NoHalo(step.num_rows)
+        if is_kokkos(data):
+            return KokkosHalo(data, step.columns, step.num_rows)
+        if self.running is None:
+            return self._halo_without_lammps(data, step)
+        if self.running.lists_are_new or self._owners is None:
+            self._plan(data, step, self.running)
+        return NoHalo(step.num_rows) if self._listed_ghosts else self._owners  # type: ignore[return-value]
+
+    def _plan(self, data: Any, step: Step, running: RunningLammps) -> None:
+        """Find out who owns the ghosts, or that they have rows themselves; on all ranks at once."""
+        listed = has_ghost_neighbours(data)
+        if self.messages is not None:
+            listed = bool(self.messages.gather(int(listed)).any())
+        self._listed_ghosts = listed
+        if listed:
+            self._check_reach(running)
+            return
+        ids = running.ids(step.num_atoms) if step.num_atoms else torch.zeros(0, dtype=torch.int64).numpy()
+        if ids is None or (running.size > 1 and self.messages is None):
+            raise stopped(self._needs_ghosts("atoms have no ids" if ids is None else "this MPI is not known"))
+        order = step.order
+        self._owners = OwnerHalo(ids if order is None else ids[order.numpy()], step.num_owned, self.messages)
+
+    def _halo_without_lammps(self, data: Any, step: Step) -> torch.nn.Module:
+        if not has_ghost_neighbours(data) and step.num_atoms > step.num_owned:
+            raise stopped(self._needs_ghosts("LAMMPS cannot be asked whose ghosts are whose here"))
+        return NoHalo(step.num_rows)
+
+    def _needs_ghosts(self, reason: str) -> str:
+        return (
+            f"this student has {self.network.num_interactions} interactions, and {reason}: write "
+            f"pair_style mliap unified FILE 1, and comm_modify cutoff {self._reach_A(2.0):g} or more"
+        )
+
+    def _check_reach(self, running: RunningLammps) -> None:
+        cutoff_A, needed_A = running.communication_cutoff_A, self._reach_A(running.skin_A)
+        if not running.has_one_reach:
+            raise stopped("comm_modify mode multi hides neighbours of ghosts; write comm_modify mode single")
+        if cutoff_A is not None and cutoff_A < needed_A - 1e-6:
+            raise stopped(
+                f"the communication cutoff is {cutoff_A:g} A, too short for this student: with "
+                f"pair_style mliap unified FILE 1 its {self.network.num_interactions} interactions of "
+                f"{self.network.cutoff_A:g} A and the skin of {running.skin_A:g} A need "
+                f"comm_modify cutoff {needed_A:g}. FILE 0 needs no comm_modify"
+            )
+
+    def _reach_A(self, skin_A: float) -> float:
+        return self.network.receptive_field_A + skin_A
+
+    def _when(self) -> str:
+        return f" at step {self.running.step}" if self.running else ""
+
+    def _check_origin(self) -> None:
+        """The file is as it was exported, and so is the Python around it."""
+        if hashlib.sha256(self.content).hexdigest() != self.sha256:
+            raise CompactFFError(
+                "this .mliap.pt file was changed after its export: the checksum of the student in it "
+                "differs; export it again with compactff export --format mliap"
+            )
+        if self.python != _python():
+            raise CompactFFError(
+                f"this file was exported by Python {self.python}, and LAMMPS runs Python {_python()}: export "
+                "it with the Python of LAMMPS, or build LAMMPS with the other (lammps/build)"
+            )
+
+
+def _python() -> str:
+    return ".".join(platform.python_version_tuple()[:2])

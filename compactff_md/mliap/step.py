@@ -1,0 +1,174 @@
+"""What LAMMPS hands over at a step, as tensors, in either of its builds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compactff_md.errors import CompactFFError
+from compactff_md.mliap.halo import synchronise
+
+
+@dataclass(frozen=True)
+class Step:
+    """Atoms and pairs of one step on one rank.
+
+    LAMMPS' atoms are the M that the rank sees. A student's columns are the same in another order: the N
+    of LAMMPS' list, whose energies are asked for; then those ghosts that need rows too; then the others.
+
+    Attributes
+    ----------
+    num_owned, num_rows, num_atoms
+        How many atoms are in the list, have rows, and there are.
+    order
+        LAMMPS' index of each column, shape (M,); None where both are the same.
+    columns
+        Column of each of LAMMPS' atoms, shape (M,); None likewise.
+    species
+        Of the columns, shape (M,), int64; zero for atoms of no element, which no pair has.
+    absent
+        Rows of atoms of no element, shape (A,).
+    rows, neighbours
+        Row and column of the atoms of each pair that counts, shape (Q,), int64.
+    vectors_A
+        ``r_j - r_i`` of those, shape (Q, 3), float64.
+    used
+        Which of LAMMPS' pairs these are, shape (Q,); None for all.
+    num_pairs
+        How many pairs LAMMPS has.
+    """
+
+    num_owned: int
+    num_rows: int
+    num_atoms: int
+    order: Tensor | None
+    columns: Tensor | None
+    species: Tensor
+    absent: Tensor
+    rows: Tensor
+    neighbours: Tensor
+    vectors_A: Tensor
+    used: Tensor | None
+    num_pairs: int
+
+    def of_all_pairs(self, values: Tensor) -> Tensor:
+        """Values of the pairs that count, shape (Q, 3), among zeros for the others, shape (P, 3)."""
+        if self.used is None:
+            return values
+        return values.new_zeros(self.num_pairs, 3).index_copy_(0, self.used, values)
+
+
+def is_kokkos(data: Any) -> bool:
+    """Whether the data object is of LAMMPS' Kokkos build."""
+    return "kokkos" in type(data).__module__.lower()
+
+
+def has_ghost_neighbours(data: Any) -> bool:
+    """Whether the list has the neighbours of ghosts as well: ``pair_style mliap unified FILE 1``."""
+    return int(data.natomneigh) > int(data.nlistatoms)
+
+
+def read_step(data: Any, elements: list[str], num_known: int, num_interactions: int) -> Step:
+    """Read atoms and pairs.
+
+    Parameters
+    ----------
+    data
+        LAMMPS' data object. Its arrays are not touched where it says that they are empty: it would take
+        the address of their first element.
+    elements
+        Names of the elements that LAMMPS counts by.
+    num_known
+        How many of them the student knows, from the first.
+    num_interactions
+        Of the student: so often are neighbours of rows given rows, where LAMMPS lists theirs.
+
+    Raises
+    ------
+    CompactFFError
+        If there are atoms of an element that the student does not know.
+    """
+    owned, atoms, pairs = int(data.nlistatoms), int(data.ntotal), int(data.npairs)
+    listed = tensor(data.iatoms)[:owned] if owned else torch.zeros(0, dtype=torch.int64)
+    kinds = tensor(data.elems) if atoms else listed.new_zeros(0)
+    first = tensor(data.pair_i) if pairs else kinds.new_zeros(0)
+    second = tensor(data.jatoms) if pairs else kinds.new_zeros(0)
+    vectors = on_device(data.rij) if pairs else kinds.new_zeros((0, 3), dtype=torch.float64)
+    synchronise(kinds)
+    has_null = _check_elements(kinds, elements, num_known)
+    chosen = kinds.new_zeros(atoms, dtype=torch.bool)
+    chosen[listed] = True
+    if has_ghost_neighbours(data):
+        for _ in range(num_interactions - 1):
+            chosen[second[chosen[first]]] = True
+    order = _order(listed, chosen)
+    used = None
+    if has_null or (pairs and has_ghost_neighbours(data)):
+        keep = chosen[first] & (kinds[first] >= 0) & (kinds[second] >= 0)
+        if not bool(keep.all()):
+            used = keep.nonzero().squeeze(1)
+            first, second, vectors = first[used], second[used], vectors[used]
+    columns = None
+    if order is not None:
+        columns = torch.empty_like(order).index_copy_(0, order, torch.arange(atoms, device=order.device))
+        first, second, kinds = columns[first], columns[second], kinds[order]
+    rows = int(chosen.sum()) if has_ghost_neighbours(data) else owned
+    absent = (kinds[:rows] < 0).nonzero().squeeze(1) if has_null else kinds.new_zeros(0)
+    species = kinds.clamp(min=0)
+    return Step(owned, rows, atoms, order, columns, species, absent, first, second, vectors, used, pairs)
+
+
+def write_step(data: Any, energies: Tensor, total: float, pair_gradients: Tensor) -> None:
+    """Give LAMMPS energies of the listed atoms, shape (N,), their sum, and dE/d(r_ij), shape (P, 3).
+
+    Everything is float64, contiguous and finished on its device.
+    """
+    data.energy = total
+    if len(energies):
+        if is_kokkos(data):
+            on_device(data.eatoms).copy_(energies)  # write-only in the plain build
+        else:
+            data.eatoms = energies.numpy()
+    synchronise(pair_gradients)
+    if len(pair_gradients):
+        data.update_pair_forces(pair_gradients if pair_gradients.is_cuda else pair_gradients.numpy())
+
+
+def on_device(array: Any) -> Tensor:
+    """Tensor on the same memory as a numpy or cupy array."""
+    if isinstance(array, np.ndarray):
+        return torch.from_numpy(array)
+    return torch.as_tensor(array, device="cuda")
+
+
+def tensor(array: Any) -> Tensor:
+    """A copy of whole numbers, int64, on the array's device."""
+    return on_device(array).to(torch.int64)
+
+
+def _check_elements(kinds: Tensor, elements: list[str], num_known: int) -> bool:
+    """Whether there are atoms of no element; those of a strange one are an error."""
+    if not len(kinds):
+        return False
+    lowest, highest = (int(value) for value in torch.stack(torch.aminmax(kinds)).tolist())
+    if highest >= num_known:
+        strange = torch.unique(kinds[kinds >= num_known]).tolist()
+        raise CompactFFError(
+            f"pair_coeff has {', '.join(elements[k] for k in strange)}, which the student does not know; "
+            f"it knows {' '.join(elements[:num_known])}. After pair_coeff * * goes one of these, or NULL "
+            "under pair_style hybrid, for each atom type"
+        )
+    return lowest < 0
+
+
+def _order(listed: Tensor, chosen: Tensor) -> Tensor | None:
+    """LAMMPS' index of each column: the listed atoms, others that have rows, and the rest."""
+    in_list = torch.zeros_like(chosen)
+    in_list[listed] = True
+    further = (chosen & ~in_list).nonzero().squeeze(1)
+    order = torch.cat([listed, further, (~chosen).nonzero().squeeze(1)])
+    return None if torch.equal(order, torch.arange(len(chosen), device=order.device)) else order
