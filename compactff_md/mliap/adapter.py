@@ -84,6 +84,9 @@ class MLIAPStudent:
         self.num_known = len(known)
         self.element_types = known + [s for s in chemical_symbols[1:] if s not in known]
         self.rcutfac = 0.5 * network.cutoff_A
+        # An interaction reads features of neighbours; the first of a student with an analytic derivative
+        # reads their elements alone.
+        self.shells = network.num_interactions - (0 if network.needs_autograd else 1)
         self._owners: OwnerHalo | None = None
         self._listed_ghosts = False
         self._kept: Tensor | None = None
@@ -133,7 +136,7 @@ class MLIAPStudent:
 
     def _compute(self, data: Any) -> None:
         network = self.network
-        step = read_step(data, self.element_types, self.num_known, network.num_interactions)
+        step = read_step(data, self.element_types, self.num_known, self.shells)
         if network.dtype_like().device != step.species.device:
             self.network = network = network.to(step.species.device)
         network.halo = self._halo(data, step)

@@ -72,7 +72,7 @@ def has_ghost_neighbours(data: Any) -> bool:
     return int(data.natomneigh) > int(data.nlistatoms)
 
 
-def read_step(data: Any, elements: list[str], num_known: int, num_interactions: int) -> Step:
+def read_step(data: Any, elements: list[str], num_known: int, shells: int) -> Step:
     """Read atoms and pairs.
 
     Parameters
@@ -84,8 +84,8 @@ def read_step(data: Any, elements: list[str], num_known: int, num_interactions: 
         Names of the elements that LAMMPS counts by.
     num_known
         How many of them the student knows, from the first.
-    num_interactions
-        Of the student: so often are neighbours of rows given rows, where LAMMPS lists theirs.
+    shells
+        How often neighbours of rows are given rows too, where LAMMPS lists theirs.
 
     Raises
     ------
@@ -103,8 +103,8 @@ def read_step(data: Any, elements: list[str], num_known: int, num_interactions: 
     chosen = kinds.new_zeros(atoms, dtype=torch.bool)
     chosen[listed] = True
     if has_ghost_neighbours(data):
-        for _ in range(num_interactions - 1):
-            chosen[second[chosen[first]]] = True
+        for _ in range(shells):
+            chosen[second[chosen[first] & (kinds[second] >= 0)]] = True
     order = _order(listed, chosen)
     used = None
     if has_null or (pairs and has_ghost_neighbours(data)):
@@ -117,7 +117,7 @@ def read_step(data: Any, elements: list[str], num_known: int, num_interactions: 
         columns = torch.empty_like(order).index_copy_(0, order, torch.arange(atoms, device=order.device))
         first, second, kinds = columns[first], columns[second], kinds[order]
     rows = int(chosen.sum()) if has_ghost_neighbours(data) else owned
-    absent = (kinds[:rows] < 0).nonzero().squeeze(1) if has_null else kinds.new_zeros(0)
+    absent = (kinds[:owned] < 0).nonzero().squeeze(1) if has_null else kinds.new_zeros(0)
     species = kinds.clamp(min=0)
     return Step(owned, rows, atoms, order, columns, species, absent, first, second, vectors, used, pairs)
 

@@ -1,0 +1,191 @@
+"""The adapter on stand-ins of both builds' data objects, against the student on the whole structure."""
+
+import pickle
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from builders import random_structure
+from compactff_md import students
+from compactff_md.artifact import describe, student_bytes
+from compactff_md.errors import CompactFFError
+from compactff_md.gradients import predict
+from compactff_md.mliap.adapter import MLIAPStudent
+from compactff_md.neighbours import neighbour_table
+from compactff_md.structure import Structure
+from mliap_builders import KokkosData, PlainData, Rank, ranks_of, run_ranks, totals
+
+ELEMENTS = ["H", "C", "O"]
+BOX = np.diag([11.0, 9.0, 8.0])
+LIQUID = random_structure(5, ELEMENTS, 60, cell_A=BOX, pbc=(True,) * 3, closest_A=1.0)
+ARCHITECTURES = ["moments", "moments-local", "painn"]
+
+
+def content(architecture="moments", size="ultra-tiny"):
+    network = students.create(size, ELEMENTS, architecture=architecture, seed=4)
+    network.energy_shift_eV.copy_(torch.tensor([-13.6, -1029.1, -2041.8]))
+    network.eval()
+    return student_bytes(network, describe(network))
+
+
+def adapter(architecture="moments", dtype="float64"):
+    return MLIAPStudent(content(architecture), dtype)
+
+
+def expected(made, structure):
+    network = MLIAPStudent(made.content, "float64").network  # with its own halo
+    table = neighbour_table(structure, network.cutoff_A)
+    species = network.species_of(torch.from_numpy(structure.numbers))
+    return [x.numpy() for x in predict(network, torch.from_numpy(structure.positions_A), table, species)]
+
+
+def kokkos(architecture, structure, grid, **options):
+    first = adapter(architecture)
+    ranks = ranks_of(structure, grid, first.network.cutoff_A)
+    world, barrier = [], threading.Barrier(len(ranks))
+    datas = [
+        KokkosData(rank, first.element_types, first.network.cutoff_A, world, barrier, **options)
+        for rank in ranks
+    ]
+    adapters = [first, *(adapter(architecture) for _ in ranks[1:])]
+    return adapters, datas
+
+
+def assert_like(got, want, tolerance=1e-9):
+    for value, reference in zip(got, want, strict=True):
+        np.testing.assert_allclose(value, reference, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("grid", [(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 3), (2, 2, 1)])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_ranks_with_kokkos_exchanges_give_what_one_structure_gives(architecture, grid):
+    adapters, datas = kokkos(architecture, LIQUID, grid)
+    want = expected(adapters[0], LIQUID)
+    for _ in range(2):
+        for data in datas:
+            data.f[:], data.virial[:] = 0.0, 0.0
+        run_ranks(adapters, datas)
+        assert_like(totals(datas, len(LIQUID)), want)
+    assert sum(data._energy for data in datas) == pytest.approx(float(want[0].sum()), abs=1e-8)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_ranks_without_atoms_or_pairs_exchange_as_often_as_the_others(architecture):
+    """One rank owns nothing, one an isolated atom with no pair, one a molecule."""
+    alone = Structure([[1.0, 4.0, 4.0], [27.0, 4.0, 4.0], [28.0, 4.2, 4.0]], [8, 6, 1])
+    adapters, datas = kokkos(architecture, alone, (3, 1, 1))
+    assert [data.nlistatoms for data in datas] == [1, 0, 2] and datas[0].npairs == 0
+    run_ranks(adapters, datas)
+    assert_like(totals(datas, 3), expected(adapters[0], alone))
+    assert datas[0].exchanges == datas[1].exchanges == datas[2].exchanges
+    assert len(datas[0].exchanges) == (0 if architecture == "moments-local" else len(datas[0].exchanges) or 1)
+    assert datas[1]._energy == 0.0
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("grid", [(1, 1, 1), (2, 1, 1)])
+def test_the_plain_build_with_neighbours_of_ghosts(architecture, grid):
+    made = adapter(architecture)
+    cutoff = made.network.cutoff_A
+    ranks = ranks_of(LIQUID, grid, cutoff, interactions=made.network.num_interactions)
+    datas = [PlainData(rank, made.element_types, cutoff, ghost_neighbours=True) for rank in ranks]
+    for data, rank in zip(datas, ranks, strict=True):
+        data.rank = rank
+        adapter(architecture).compute_forces(data)
+    assert_like(totals(datas, len(LIQUID)), expected(made, LIQUID))
+
+
+def test_a_list_of_some_atoms_in_another_order_gives_their_energies():
+    """As pair_style hybrid does: other atoms are there, of no element, and in no list."""
+    made, part = adapter(), np.arange(0, 60, 2)
+    some = Structure(LIQUID.positions_A[part], LIQUID.numbers[part], BOX, LIQUID.pbc)
+    want = expected(made, some)
+    rank = ranks_of(LIQUID, (1, 1, 1), made.network.cutoff_A, interactions=2)[0]
+    null = np.flatnonzero(~np.isin(rank.tags - 1, part))
+    listed = np.random.default_rng(0).permutation(part)
+    data = PlainData(rank, made.element_types, made.network.cutoff_A, True, listed=listed, null=null)
+    data.rank = rank
+    # The list has all neighbours here; LAMMPS' skip lists leave those of no element out.
+    made.compute_forces(data)
+    energies, forces, virial = totals([data], 60)
+    np.testing.assert_allclose(energies[part], want[0], atol=1e-9)
+    np.testing.assert_allclose(forces[part], want[1], atol=1e-9)
+    np.testing.assert_allclose(virial, want[2], atol=1e-9)
+    assert np.isnan(energies[1::2]).all() and not forces[1::2].any()
+
+
+def test_listed_atoms_of_no_element_have_no_energy_and_no_force():
+    """Kokkos lists them where every type is in one pair style."""
+    adapters, datas = kokkos("moments", LIQUID, (1, 1, 1))
+    rank, part = datas[0].rank, np.arange(0, 60, 2)
+    datas[0]._arrays["elems"][~np.isin(rank.tags - 1, part)] = -1
+    run_ranks(adapters, datas)
+    some = Structure(LIQUID.positions_A[part], LIQUID.numbers[part], BOX, LIQUID.pbc)
+    energies, forces, _ = totals(datas, 60)
+    want = expected(adapters[0], some)
+    np.testing.assert_allclose(energies[part], want[0], atol=1e-9)
+    np.testing.assert_allclose(forces[part], want[1], atol=1e-9)
+    assert not energies[1::2].any() and not forces[1::2].any()
+
+
+def test_float32_and_real_units():
+    made = adapter(dtype="float32")
+    made.energy_unit = 23.0
+    rank = ranks_of(LIQUID, (1, 1, 1), made.network.cutoff_A, interactions=2)[0]
+    data = PlainData(rank, made.element_types, made.network.cutoff_A, True)
+    data.rank = rank
+    made.compute_forces(data)
+    energies, forces, virial = totals([data], 60)
+    want = expected(adapter(), LIQUID)
+    np.testing.assert_allclose(energies / 23.0, want[0], atol=1e-4)
+    np.testing.assert_allclose(forces / 23.0, want[1], atol=1e-4)
+    np.testing.assert_allclose(virial / 23.0, want[2], atol=1e-3)
+
+
+def test_an_element_that_the_student_lacks_is_named():
+    made = adapter()
+    structure = Structure([[0.0, 0.0, 0.0], [1.5, 0.0, 0.0]], [8, 11])
+    data = PlainData(Rank(structure, [0, 1], 0.0, 2.0, 5.0), made.element_types, 5.0)
+    with pytest.raises(CompactFFError, match=r"pair_coeff has Na.*knows H C O"):
+        made.compute_forces(data)
+
+
+def test_forces_that_are_not_finite_stop_it():
+    made = adapter()
+    structure = Structure([[0.0, 0.0, 0.0], [1.5, 0.0, 0.0]], [8, 8])
+    data = PlainData(Rank(structure, [0, 1], 0.0, 2.0, 5.0), made.element_types, 5.0)
+    data._arrays["rij"][0] = np.nan
+    with pytest.raises(CompactFFError, match="not finite"):
+        made.compute_forces(data)
+    assert not data.f.any()
+
+
+def test_ghosts_without_rows_are_refused_where_lammps_cannot_be_asked():
+    made = adapter()
+    rank = ranks_of(LIQUID, (1, 1, 1), made.network.cutoff_A)[0]
+    data = PlainData(rank, made.element_types, made.network.cutoff_A)
+    with pytest.raises(CompactFFError, match=r"mliap unified FILE 1, and comm_modify cutoff 12"):
+        made.compute_forces(data)
+
+
+def test_what_is_pickled_is_a_class_and_bytes():
+    made = adapter()
+    again = pickle.loads(pickle.dumps(made))
+    assert again.content == made.content and again.dtype == "float64"
+    assert again.element_types[:3] == ELEMENTS and again.rcutfac == pytest.approx(made.network.cutoff_A / 2)
+    assert {type(value) for value in made.__getstate__().values()} == {bytes, str}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"content": content("moments-local")}, "checksum"),
+        ({"python": "2.7"}, "exported by Python 2.7"),
+    ],
+)
+def test_a_file_that_was_changed_or_is_of_another_python_is_refused(change, words):
+    state = {**adapter().__getstate__(), **change}
+    with pytest.raises(CompactFFError, match=words):
+        MLIAPStudent.__new__(MLIAPStudent).__setstate__(state)
