@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+import compactff_md.cli.deck as deck
 import compactff_md.cli.distill as distill
 import compactff_md.cli.doctor as doctor
 import compactff_md.cli.export as export
 import compactff_md.cli.info as info
+import compactff_md.cli.lammps as lammps
 import compactff_md.cli.md as md
 import compactff_md.cli.train as train
 from compactff_md import __version__
@@ -24,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (distill, train, export, md, info, doctor):
+for module in (distill, train, export, md, deck, lammps, info, doctor):
     module.register(app)
 
 

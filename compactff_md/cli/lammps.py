@@ -1,0 +1,70 @@
+"""``compactff lammps``: a deck, run by a LAMMPS that is found."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from compactff_md.cli.console import err, say
+from compactff_md.cli.options import assignments
+from compactff_md.engines.lammps_installation import Lammps, find_lammps
+from compactff_md.engines.lammps_run import DeckPlan, command_of, read_plan, run_deck
+
+Variables = Annotated[
+    list[str] | None,
+    typer.Option("--var", metavar="NAME=VALUE", help="A variable of the deck, such as steps=1000."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(epilog="Example: compactff lammps npt --ranks 4 --var steps=1000")(lammps)
+
+
+def lammps(
+    deck: Annotated[Path, typer.Argument(help="A deck, or the folder that compactff deck wrote.")],
+    ranks: Annotated[int, typer.Option("--ranks", min=1, help="MPI processes.")] = 1,
+    kokkos: Annotated[bool, typer.Option("--kokkos", help="On a GPU, through LAMMPS' Kokkos.")] = False,
+    gpus: Annotated[int, typer.Option("--gpus", min=1, help="On this machine, with --kokkos.")] = 1,
+    var: Variables = None,
+    show: Annotated[bool, typer.Option("--show", help="Print the command and its variables only.")] = False,
+) -> None:
+    """Run a deck with the LAMMPS that lammps/build made, or another; its exit code is passed on."""
+    variables = {name: str(value) for name, value in assignments(var, "--var").items()}
+    plan = read_plan(deck, variables)
+    found = find_lammps()
+    words = command_of(found, plan, ranks=ranks, kokkos=kokkos, gpus=gpus, variables=variables)
+    if show:
+        needed = ("PYTHONPATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS")
+        values = found.environment(ranks)
+        exports = [f"{name}={shlex.quote(values[name])}" for name in needed if name in values]
+        say(f"cd {shlex.quote(str(plan.path.parent.resolve()))}")
+        say(" ".join([*exports, shlex.join(words)]))
+        return
+    code = _run(found, plan, words, ranks)
+    if code:
+        raise typer.Exit(code)
+
+
+def _run(found: Lammps, plan: DeckPlan, words: list[str], ranks: int) -> int:
+    """LAMMPS' lines go to the standard output, a bar to the standard error where that is a terminal."""
+    columns = (BarColumn(16), TimeRemainingColumn(), TextColumn("{task.fields[state]}"))
+    bars = Progress(TextColumn("{task.description}"), *columns, console=err, disable=not sys.stderr.isatty())
+    with bars:
+        bar = bars.add_task("dynamics", total=plan.total_steps, state="")
+        first: list[int] = []
+
+        def line(text: str) -> None:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+
+        def step(number: int) -> None:
+            first.append(number)
+            bars.update(bar, completed=number - first[0], state=f"step {number}")
+
+        return run_deck(found, plan, words, ranks, line, step)

@@ -1,0 +1,174 @@
+"""The text of a deck, with comments that teach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compactff_md.engines.lammps_settings import DeckSettings
+
+UNITS = {"metal": "A, eV, ps, bar", "real": "A, kcal/mol, fs, atmospheres"}
+FORCE_TOLERANCE_EV_PER_A = 1e-3
+
+
+def deck_text(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> str:
+    """A deck, or the one that goes on from a restart file.
+
+    Parameters
+    ----------
+    settings
+        What is run.
+    facts
+        ``elements`` in the order of the types, ``boundary``, ``is_tilted``, ``has_velocities``,
+        ``reach_A`` of student and skin, and the names of the files ``student`` and ``data``.
+    goes_on
+        Whether it reads a restart file.
+    """
+    sections = [
+        _head(settings, goes_on),
+        _system(settings, facts, goes_on),
+        _student(settings, facts),
+        _output(settings, facts, goes_on),
+        *([] if goes_on else [_start(settings, facts)]),
+        _integration(settings, facts, goes_on),
+        _run(),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _head(settings: DeckSettings, goes_on: bool) -> str:
+    name = "continue.lammps" if goes_on else "in.lammps"
+    ranks = f" --ranks {settings.ranks}" if settings.ranks > 1 else ""
+    kokkos = " --kokkos" if settings.kokkos else ""
+    lines = [
+        f"# Molecular dynamics by a student ({settings.ensemble}), written by compactff deck. Run it with",
+        f"#     compactff lammps {name}{ranks}{kokkos}",
+        "# or by LAMMPS itself, whose Python must find compactff-md and PyTorch (lammps/README.md).",
+        "# Variables are changed on the command line: -var steps 1000 (compactff lammps: --var steps=1000).",
+        "",
+        f"variable        steps index {settings.total_steps}",
+    ]
+    if goes_on:
+        lines += [
+            "variable        from index final.restart   # after a crash: restart.a or .b, the newer",
+            "variable        part index 2               # of this part's log and trajectory",
+            "log             log.${part}.lammps",
+        ]
+    return "\n".join(lines)
+
+
+def _system(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> str:
+    if goes_on:
+        return "\n".join(
+            [
+                "# ---- atoms, box, velocities, step, and units are in the restart file",
+                "newton          on",
+                "read_restart    ${from}",
+            ]
+        )
+    lines = [
+        "# ---- atoms",
+        f"units           {settings.units:<19}# {UNITS[settings.units]}",
+        "newton          on                 # ML-IAP wants forces on ghosts to be sent to their owners",
+        "atom_style      atomic",
+        "atom_modify     map yes",
+        f"boundary        {facts['boundary']:<19}# p: periodic, s: a free side that follows the atoms",
+    ]
+    if facts["is_tilted"]:
+        lines.append("box             tilt large         # any cell, also one that could be less tilted")
+    lines.append(f"read_data       {facts['data']}")
+    if settings.ensemble == "npt" and settings.cell_changes == "flexible" and not facts["is_tilted"]:
+        lines.append("change_box      all triclinic      # so that the barostat may tilt it")
+    return "\n".join(lines)
+
+
+def _student(settings: DeckSettings, facts: dict[str, Any]) -> str:
+    flag = 1 if settings.ghost_neighbours else 0
+    lines = [
+        "# ---- the student: one element (or NULL, under pair_style hybrid) for each atom type",
+        f"pair_style      mliap unified {facts['student']} {flag}",
+        f"pair_coeff      * * {' '.join(facts['elements'])}",
+        f"neighbor        {settings.skin_A:g} bin",
+        "neigh_modify    every 1 delay 0 check yes",
+    ]
+    if settings.ghost_neighbours:
+        lines += [
+            "# 1: LAMMPS lists the neighbours of ghosts as well, which have to be there: as far as the",
+            "# student sees, and the skin.",
+            f"comm_modify     cutoff {facts['reach_A']:g}",
+        ]
+    return "\n".join(lines)
+
+
+def _output(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> str:
+    name = "trajectory.${part}.lammpstrj" if goes_on else "trajectory.lammpstrj"
+    columns = "step temp pe ke etotal press vol" + (
+        " lx ly lz xy xz yz" if settings.ensemble == "npt" else " pxx pyy pzz"
+    )
+    return "\n".join(
+        [
+            "# ---- output: a row of the log is on the disk when it is printed",
+            f"timestep        {settings.time(settings.timestep_fs):g}",
+            f"thermo          {settings.thermo_interval}",
+            f"thermo_style    custom {columns}",
+            "thermo_modify   flush yes norm no",
+            "# Unwrapped coordinates, for MDAnalysis:",
+            f"#     Universe('{facts['data']}', '{name}', atom_style='id type x y z', format='LAMMPSDUMP')",
+            f"dump            trajectory all custom {settings.trajectory_interval} {name} &",
+            "                id type element xu yu zu",
+            f"dump_modify     trajectory sort id element {' '.join(facts['elements'])}",
+            f"restart         {settings.restart_interval} restart.a restart.b",
+        ]
+    )
+
+
+def _start(settings: DeckSettings, facts: dict[str, Any]) -> str:
+    lines = ["# ---- the start"]
+    if settings.minimise:
+        tolerance = FORCE_TOLERANCE_EV_PER_A / settings.energy_eV
+        lines += [f"minimize        0.0 {tolerance:.3g} 1000 10000", "reset_timestep  0"]
+    if facts["has_velocities"]:
+        lines.append("# velocities are in the data file")
+    elif settings.temperature_K > 0.0:
+        rotation = "yes" if "p" not in facts["boundary"] else "no"
+        lines.append(
+            f"velocity        all create {settings.temperature_K:g} {settings.seed} mom yes rot {rotation} "
+            "dist gaussian"
+        )
+    return "\n".join(lines)
+
+
+def _integration(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> str:
+    temperature, damping = f"{settings.temperature_K:g}", f"{settings.time(settings.damping_fs):g}"
+    heat = f"temp {temperature} {temperature} {damping}"
+    lines = ["# ---- integration"]
+    if settings.ensemble == "nve":
+        lines.append("fix             motion all nve")
+    elif settings.ensemble == "nvt" and settings.thermostat == "langevin":
+        # A fresh seed: the same random numbers again would not be random.
+        seed = settings.seed + 1 if goes_on else settings.seed
+        lines += [
+            "fix             motion all nve",
+            f"fix             bath all langevin {temperature} {temperature} {damping} {seed} zero yes",
+        ]
+    elif settings.ensemble == "nvt":
+        lines.append(f"fix             motion all nvt {heat}")
+    else:
+        lines.append(f"fix             motion all npt {heat} {_barostat(settings)}")
+    return "\n".join(lines)
+
+
+def _barostat(settings: DeckSettings) -> str:
+    bar = settings.pressure_bar if settings.pressure_bar is not None else 1.0
+    pressure, damping = f"{settings.pressure(bar):.8g}", f"{settings.time(10.0 * settings.damping_fs):g}"
+    word = {"isotropic": "iso", "anisotropic": "aniso", "flexible": "tri"}[settings.cell_changes]
+    return f"{word} {pressure} {pressure} {damping}"
+
+
+def _run() -> str:
+    return "\n".join(
+        [
+            "# ---- the run, and where continue.lammps goes on",
+            "run             ${steps}",
+            "write_restart   final.restart",
+        ]
+    )
