@@ -29,6 +29,7 @@ CUDA_EXTRA = 'pip install "compactff-md[openmm-cuda13]"'
 REPLACE_PLUGIN = (
     "pip uninstall -y openmmtorch && pip install --force-reinstall --no-deps acellera-openmmtorch-cpu==1.10"
 )
+LAMMPS_BUILD = "make lammps, in a clone of compactff-md (or lammps/build from it)"
 NO_GPU = "nothing to install: this machine has no NVIDIA GPU"
 
 
@@ -99,6 +100,7 @@ def _list(platforms: Iterable[str]) -> list[Probe]:
     return [
         Probe("devices", "CUDA", ("cuda",), gpu),
         Probe("engines", "students", ("student",), "pip install --force-reinstall compactff-md"),
+        Probe("engines", "LAMMPS", ("lammps",), LAMMPS_BUILD),
         *(Probe("platforms", f"OpenMM {n}", ("platform", n), OPENMM_EXTRA, "openmm") for n in platforms),
         Probe("plugins", "TorchForce", ("torchforce",), plugin, "openmmtorch"),
         Probe("plugins", "PythonForce", ("pythonforce",), OPENMM_EXTRA, "openmm"),
@@ -129,7 +131,8 @@ def _try(probe: Probe) -> Finding:
     detail = _last_line(done.stderr) or "no message"
     if done.returncode < 0:
         detail = f"crashed with {signal.Signals(-done.returncode).name}: {detail}"
-    state = "missing" if probe.mend == NO_GPU else "broken"
+    missing = probe.mend == NO_GPU or detail.startswith("no LAMMPS that runs students was found")
+    state = "missing" if missing else "broken"
     return Finding(probe.group, probe.name, state, detail, probe.mend)
 
 

@@ -82,6 +82,29 @@ def openmmml() -> str:
     return f'{version("openmmml")}, MLPotential("compactff") makes a system'
 
 
+def lammps() -> str:
+    """Energy and forces of an untrained student by a LAMMPS that is found."""
+    atoms = import_module("ase.build").molecule("H2O")
+    installation = import_module("compactff_md.engines.lammps_installation")
+    running = import_module("compactff_md.engines.lammps_run")
+    found = installation.find_lammps()
+    with TemporaryDirectory() as folder:
+        loaded = import_module("compactff_md").load(_untrained(f"{folder}/student.safetensors"))
+        settings = import_module("compactff_md.engines.lammps_settings").DeckSettings(ensemble="nve", steps=1)
+        deck = import_module("compactff_md.engines.lammps_deck").write_deck(
+            atoms, loaded.network, loaded.metadata, settings, f"{folder}/deck"
+        )
+        plan = running.read_plan(deck.deck, {})
+        lines: list[str] = []
+        words = running.command_of(found, plan)
+        if running.run_deck(found, plan, words, 1, lines.append, lambda step: None):
+            errors = [line for line in lines if "ERROR" in line] or ["no message"]
+            raise RuntimeError(f"{found.executable} does not run a student: {errors[0]}")
+    ranks = f"ranks by {found.mpiexec}" if found.has_mpi and found.mpiexec else "one rank"
+    kokkos = f"Kokkos on {' and '.join(found.accelerators)}" if found.accelerators else "no Kokkos"
+    return f"{found.version}, one step; {ranks}; {kokkos}; {found.executable}"
+
+
 def mdanalysis() -> str:
     """Import MDAnalysis with its reader of trajectories."""
     import_module("MDAnalysis.coordinates.XTC")
@@ -160,6 +183,7 @@ PROBES: dict[str, Callable[..., str]] = {
     "torchforce": torchforce,
     "pythonforce": pythonforce,
     "openmmml": openmmml,
+    "lammps": lammps,
     "mdanalysis": mdanalysis,
     "teacher": teacher,
     "installed": installed,

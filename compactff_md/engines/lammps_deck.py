@@ -20,7 +20,7 @@ from compactff_md.students.base import StudentNetwork
 
 DECK, CONTINUATION, DATA, STUDENT = "in.lammps", "continue.lammps", "system.data", "student.mliap.pt"
 SETTINGS = "settings.json"
-# Around free atoms, whose box shrinks to them when the run begins.
+# Around free atoms: LAMMPS wants no box much smaller than the cutoff.
 MARGIN_A = 5.0
 
 
@@ -91,8 +91,11 @@ def write_deck(
     write_json(folder / SETTINGS, settings.model_dump())
     return Deck(
         folder,
-        *(folder / name for name in (DECK, CONTINUATION, DATA, STUDENT)),
-        command=" ".join(lammps_words(DECK, settings.ranks, settings.kokkos, "lmp", "mpirun")),
+        folder / DECK,
+        folder / CONTINUATION,
+        folder / DATA,
+        folder / STUDENT,
+        " ".join(lammps_words(DECK, settings.ranks, settings.kokkos, "lmp", "mpirun")),
     )
 
 
@@ -170,7 +173,7 @@ def _check_cell(atoms: ase.Atoms, settings: DeckSettings) -> None:
 
 
 def _boundary(atoms: ase.Atoms) -> str:
-    return " ".join("p" if periodic else "s" for periodic in atoms.pbc)
+    return " ".join("p" if periodic else "m" for periodic in atoms.pbc)
 
 
 def _is_tilted(atoms: ase.Atoms) -> bool:

@@ -71,7 +71,7 @@ def _system(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> str
         "newton          on                 # ML-IAP wants forces on ghosts to be sent to their owners",
         "atom_style      atomic",
         "atom_modify     map yes",
-        f"boundary        {facts['boundary']:<19}# p: periodic, s: a free side that follows the atoms",
+        f"boundary        {facts['boundary']:<19}# p: periodic, m: a free side that yields to atoms",
     ]
     if facts["is_tilted"]:
         lines.append("box             tilt large         # any cell, also one that could be less tilted")
