@@ -79,9 +79,7 @@ class StudentNetwork(nn.Module, ABC):
     def initialise_from_data(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> None:
         """Scale the network's inner features on a sample of the data; called once, before training."""
 
-    def forward(
-        self, vectors: Tensor, neighbours: Tensor, species: Tensor, num_owned: int = -1
-    ) -> Tensor:
+    def forward(self, vectors: Tensor, neighbours: Tensor, species: Tensor, num_owned: int = -1) -> Tensor:
         """Energies of atoms.
 
         Parameters
@@ -245,7 +243,7 @@ def check_elements(elements: list[str]) -> list[str]:
 
 
 def owned_rows(like: Tensor, num_owned: int) -> Tensor:
-    """Ones for the first ``num_owned`` rows and zeros for the others, shape (N,), in the dtype of ``like``."""
+    """Ones for the first ``num_owned`` rows, zeros for the others, shape (N,), in the dtype of ``like``."""
     rows = torch.arange(like.shape[0], device=like.device)
     return (rows < num_owned).to(like.dtype)
 

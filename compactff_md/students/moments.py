@@ -22,6 +22,13 @@ from compactff_md.students.base import StudentNetwork, gather, owned_rows
 
 NUM_COMPONENTS = 13  # 1 scalar, 3 of a vector, 9 of a symmetric tensor
 RANK_OF_COMPONENT = (0, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2)
+# What is smooth is given more room than what is not, so that it is learned first: the n-th radial function
+# has the amplitude n^-2, and invariants of three and four bodies have less variance than those of two. With
+# 950 frames a network fits labels far better than it predicts others (docs/bakeoff.md): this prior took
+# the error on unseen frames of ethanol from 17.7 to 12.5 meV/A after 12,000 steps.
+RADIAL_DECAY = 2.0
+PAIR_DEVIATION = 0.5
+TRIPLE_DEVIATION = 0.25
 
 
 @dataclass(frozen=True)
@@ -122,26 +129,29 @@ class MomentLayer(nn.Module):
 
     @torch.jit.unused
     def scale_to(self, moments: Tensor) -> None:
-        """Give every invariant mean zero and variance one over these atoms, at their first use."""
+        """Centre the invariants over these atoms, and give each kind its deviation.
+
+        Within a kind the invariants keep the ratios that they have: to bring each to the same would raise
+        the noise among them.
+        """
         m = self.m
         with torch.no_grad():
             first = self.contract(moments)[2]
-            self.mixing[0, :, :m] /= spread_of(first[:, :m])
-            product = spread_of(self.contract(moments)[2][:, m : 2 * m])
-            self.mixing[0, :, m : 2 * m] /= product
+            self.mixing[0, :, :m] /= deviation_of(first[:, :m])
+            product = deviation_of(self.contract(moments)[2][:, m : 2 * m])
+            self.mixing[0, :, m : 2 * m] *= PAIR_DEVIATION / product
             for rank in (1, 2):
-                share = spread_of(first[:, (rank + 1) * m : (rank + 2) * m]).sqrt()
-                self.mixing[rank, :, : 2 * m] /= torch.cat([share, share])
-            share = spread_of(first[:, 4 * m :]).pow(1.0 / 3.0)
-            self.mixing[1:, :, 2 * m :] /= share
+                share = deviation_of(first[:, (rank + 1) * m : (rank + 2) * m])
+                self.mixing[rank, :, : 2 * m] *= math.sqrt(PAIR_DEVIATION / share)
+            share = deviation_of(first[:, 4 * m :])
+            self.mixing[1:, :, 2 * m :] *= math.pow(TRIPLE_DEVIATION / share, 1.0 / 3.0)
             mean = self.contract(moments)[2].mean(0)
             self.inner_bias.sub_(mean @ self.inner[: self.num_invariants])
 
 
-def spread_of(values: Tensor) -> Tensor:
-    """Standard deviation of each column, at least a tenth of the largest, never zero."""
-    spread = values.std(0, unbiased=False)
-    return spread.clamp(min=max(0.1 * float(spread.max()), 1e-3))
+def deviation_of(values: Tensor) -> float:
+    """Root mean square of the columns' standard deviations, never zero."""
+    return max(float(values.var(0, unbiased=False).mean().sqrt()), 1e-3)
 
 
 def silu_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,7 +174,10 @@ class MomentsStudent(StudentNetwork):
         species, hidden = len(self.elements), config.hidden
         self.frequencies = nn.Parameter(math.pi / self.cutoff_A * torch.arange(1, config.radial + 1))
         width = config.channels * config.interactions
-        self.radial = nn.Parameter(torch.randn(config.radial, width) / math.sqrt(config.radial))
+        self.radial = nn.Parameter(torch.randn(config.radial, width))
+        self.amplitudes: Tensor
+        amplitudes = torch.arange(1, config.radial + 1).float() ** -RADIAL_DECAY
+        self.register_buffer("amplitudes", amplitudes.unsqueeze(1), persistent=False)  # (R, 1)
         self.codes = nn.Parameter(torch.randn(config.interactions, species, config.channels))
         sources = torch.randn(config.interactions - 1, hidden, config.channels) / math.sqrt(hidden)
         self.sources = nn.Parameter(sources)
@@ -210,7 +223,8 @@ class MomentsStudent(StudentNetwork):
         distance = torch.linalg.vector_norm(vectors, dim=-1)  # (N, K)
         unit = vectors / distance.unsqueeze(-1)
         values, slopes = self.radial_functions(distance)
-        parts = torch.matmul(values, self.radial).split(self.channels, dim=-1)  # T of (N, K, C)
+        radial = self.radial * self.amplitudes  # (R, C * T)
+        parts = torch.matmul(values, radial).split(self.channels, dim=-1)  # T of (N, K, C)
         components = self.components(unit)  # (N, K, 13)
         weights: list[Tensor] = []
         saved: list[list[Tensor]] = []
@@ -234,7 +248,7 @@ class MomentsStudent(StudentNetwork):
         component_slope, radial_slope = self.pull_back(
             components, parts, weights, saved, neighbours, species.shape[0]
         )
-        distance_slope = (torch.matmul(radial_slope, self.radial.t()) * slopes).sum(-1, keepdim=True)
+        distance_slope = (torch.matmul(radial_slope, radial.t()) * slopes).sum(-1, keepdim=True)
         _, vector_slope, tensor_slope = component_slope.split([1, 3, 9], dim=-1)
         tensor_slope = tensor_slope.unflatten(-1, (3, 3))  # symmetric in its last two
         unit_slope = vector_slope + 2.0 * (tensor_slope * unit.unsqueeze(-2)).sum(-1)
@@ -296,9 +310,11 @@ class MomentsStudent(StudentNetwork):
 
     @torch.jit.unused
     def initialise_from_data(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> None:
-        """Scale every layer's invariants to mean zero and variance one on a sample of the data."""
+        """Centre and scale every layer's invariants on a sample of the data."""
         distance = torch.linalg.vector_norm(vectors, dim=-1)
-        parts = torch.matmul(self.radial_functions(distance)[0], self.radial).split(self.channels, dim=-1)
+        parts = torch.matmul(self.radial_functions(distance)[0], self.radial * self.amplitudes).split(
+            self.channels, dim=-1
+        )
         components = self.components(vectors / distance.unsqueeze(-1)).transpose(1, 2)
         feature = distance[:, :0]
         moments = components[:, :, :0]

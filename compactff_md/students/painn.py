@@ -49,7 +49,7 @@ class PaiNNLayer(nn.Module):
         neighbours: Tensor,
         sources: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Scalars (N, F) and vectors (N, 3, F) after the layer; ``sources`` (M, 4F) are both, of all atoms."""
+        """Scalars (N, F) and vectors (N, 3, F) after the layer; ``sources`` (M, 4F): both, of all atoms."""
         f = self.f
         known, directed = sources.split([f, 3 * f], dim=1)
         weights = self.filter(basis) * envelope.unsqueeze(-1)  # (N, K, 3F)

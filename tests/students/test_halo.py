@@ -28,7 +28,7 @@ class Ranks:
         return all(len(sent) > index for sent in self.sent)
 
 
-class Waiting(Exception):
+class Waiting(Exception):  # noqa: N818
     """A rank has to wait for the others."""
 
 
@@ -68,7 +68,9 @@ def run_ranks(network, vectors, neighbours, species, owners):
     parts: list = [None] * len(owners)
     for _ in range(50):
         for rank, owned in enumerate(owners):
-            others = torch.tensor([i for i in range(count) if i not in set(owned.tolist())], dtype=torch.int64)
+            others = torch.tensor(
+                [i for i in range(count) if i not in set(owned.tolist())], dtype=torch.int64
+            )
             order = torch.cat([owned, others])
             place = torch.argsort(order)
             network.halo = RankHalo(ranks, rank, order)
