@@ -125,6 +125,7 @@ def data_text(atoms: ase.Atoms, elements: list[str], units: str) -> str:
         stream,
         atoms,
         specorder=elements,
+        reduce_cell=True,  # LAMMPS refuses cells that could be less tilted
         masses=True,
         units=units,
         velocities=_has_velocities(atoms),

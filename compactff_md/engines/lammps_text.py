@@ -73,8 +73,6 @@ def _system(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> str
         "atom_modify     map yes",
         f"boundary        {facts['boundary']:<19}# p: periodic, m: a free side that yields to atoms",
     ]
-    if facts["is_tilted"]:
-        lines.append("box             tilt large         # any cell, also one that could be less tilted")
     lines.append(f"read_data       {facts['data']}")
     if settings.ensemble == "npt" and settings.cell_changes == "flexible" and not facts["is_tilted"]:
         lines.append("change_box      all triclinic      # so that the barostat may tilt it")
