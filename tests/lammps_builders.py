@@ -142,7 +142,7 @@ def reference(atoms: ase.Atoms, made, dtype="float64"):
     energies, forces = atoms.get_potential_energies(), atoms.get_forces()
     if not atoms.pbc.all():
         return energies, forces, None
-    turn = Prism(atoms.cell, reduce_cell=True).vector_to_lammps(np.eye(3))
+    turn = Prism(atoms.cell).vector_to_lammps(np.eye(3))
     virial = -atoms.get_stress(voigt=False) * atoms.get_volume()
     return energies, forces @ turn, turn.T @ virial @ turn
 

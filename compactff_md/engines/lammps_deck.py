@@ -8,6 +8,7 @@ from pathlib import Path
 
 import ase
 import numpy as np
+from ase.calculators.lammps import Prism
 from ase.io.lammpsdata import write_lammps_data
 
 from compactff_md.artifact import StudentMetadata
@@ -120,12 +121,12 @@ def data_text(atoms: ase.Atoms, elements: list[str], units: str) -> str:
     for axis in np.flatnonzero(~atoms.pbc):
         if not atoms.cell.cellpar()[axis] or not atoms.pbc.any():
             _give_side(atoms, int(axis))
+    _turn(atoms)
     stream = io.StringIO()
     write_lammps_data(
         stream,
         atoms,
         specorder=elements,
-        reduce_cell=True,  # LAMMPS refuses cells that could be less tilted
         masses=True,
         units=units,
         velocities=_has_velocities(atoms),
@@ -142,6 +143,19 @@ def _give_side(atoms: ase.Atoms, axis: int) -> None:
     cell[axis] = 0.0
     cell[axis, axis] = high - low + 2.0 * MARGIN_A
     atoms.set_cell(cell)
+
+
+def _turn(atoms: ase.Atoms) -> None:
+    """Turn everything as LAMMPS wants its cells: below the diagonal, and not more tilted than need be.
+
+    ASE's writer does it too, but would wrap velocities with the positions into a reduced cell.
+    """
+    prism = Prism(atoms.cell.array, atoms.pbc)
+    momenta = atoms.get_momenta() @ prism.rot_mat
+    atoms.positions = atoms.positions @ prism.rot_mat
+    atoms.set_cell(prism.lammps_cell)
+    if _has_velocities(atoms):
+        atoms.set_momenta(momenta)
 
 
 def _elements(atoms: ase.Atoms, network: StudentNetwork) -> list[str]:
