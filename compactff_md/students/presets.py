@@ -108,14 +108,14 @@ def rebuild(architecture: str, hyperparameters: dict, elements: list[str], cutof
 
 
 def _fit(config: MomentsConfig, elements: list[str], cutoff_A: float, budget: int) -> dict:
-    """Shrink ``hidden`` by steps of 8 until the budget holds; at 8 the caller's check speaks."""
+    """Shrink ``hidden`` by steps of 4 until the budget holds; at 8 the caller's check speaks."""
     hidden = config.hidden
     while hidden > 8:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             count = sum(p.numel() for p in MomentsStudent(elements, cutoff_A, config).parameters())
         if count + len(elements) + 1 <= budget:
             break
-        hidden -= 8
+        hidden -= 4
         config = replace(config, hidden=hidden)
     return dict(vars(config))
 
