@@ -15,8 +15,8 @@ demo: $(STAMP) ## distil GFN2-xTB into a student of aspirin and run it in OpenMM
 test: lint ## ruff, mypy and every test
 	$(TESTS)
 
-bench: $(STAMP) ## measure what the tables of the README show
-	$(BIN)/python -m compactff_md.training.bench
+bench: $(STAMP) ## measure what the tables show, up to two hours; PART=speed takes 5 minutes
+	$(BIN)/python -m compactff_md.training.bench $(PART)
 
 lint: $(STAMP) types ## ruff and mypy alone
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
 """Which architecture fills a size best: the same data, budget of parameters and training time for each.
 
-``python -m compactff_md.training.bench bakeoff --train FILE --test FILE --minutes M`` trains every candidate
-at every size and prints the table of docs/bakeoff.md. Runs that were done are not done again.
+``python -m compactff_md.training.bench bakeoff`` trains every candidate at every size and prints the table
+of docs/bakeoff.md. Runs that were done are not done again.
 """
 
 from __future__ import annotations
