@@ -1,0 +1,78 @@
+import pytest
+
+pytest.importorskip("rdkit")
+
+from compactff_md.errors import CompactFFError
+from compactff_md.training.chemistry import canonical, parse, split_key, why_not
+from compactff_md.training.molecules import (
+    Fragments,
+    build_molecules,
+    main,
+    read_fragments,
+    read_smiles,
+    split_molecules,
+)
+
+FEW = Fragments(
+    rings=("c1ccccc1", "C1CCOC1", "c1ccsc1", "C1CCPC1"),
+    chains=("C", "CC", "COC", "C=C"),
+    linkers=("*C*", "*C(=O)N*", "*S(=O)(=O)*"),
+    groups=("*C", "*O", "*F", "*Cl", "*P(C)C"),
+    molecules=("O", "C#N"),
+)
+
+
+@pytest.fixture(scope="module")
+def built() -> list[str]:
+    return build_molecules(150, seed=3, max_atoms=24, fragments=FEW)
+
+
+def test_molecules_are_distinct_neutral_closed_shells(built):
+    assert len(set(built)) == len(built) == 150
+    for smiles in built:
+        assert canonical(parse(smiles)) == smiles
+        assert why_not(parse(smiles), 24) == ""
+    assert {"O", "C#N", "c1ccccc1"} <= set(built)
+    for element in ("P", "S", "Cl", "F", "N"):
+        assert any(element in {a.GetSymbol() for a in parse(s).GetAtoms()} for s in built), element
+
+
+def test_the_same_seed_gives_the_same_list(built):
+    assert build_molecules(150, seed=3, max_atoms=24, fragments=FEW) == built
+    assert build_molecules(150, seed=4, max_atoms=24, fragments=FEW) != built
+
+
+def test_no_scaffold_is_on_both_sides(built):
+    train, test = split_molecules(built, 15, seed=0)
+    assert sorted(train + test) == built and 15 <= len(test) <= 18
+    assert {split_key(parse(s)) for s in train}.isdisjoint(split_key(parse(s)) for s in test)
+    assert split_molecules(built[::-1], 15, seed=0) == (train, test)
+
+
+def test_what_the_fragments_cannot_give_is_told(built):
+    few = FEW.model_copy(update={"rings": ("c1ccccc1",), "groups": ("*F",), "linkers": ("*O*",)})
+    with pytest.raises(CompactFFError, match=r"gave \d+ molecules of at most 4 atoms, 50 were asked for"):
+        build_molecules(50, 0, max_atoms=4, fragments=few)
+    with pytest.raises(CompactFFError, match="1000 were asked for"):
+        split_molecules(built, 1000, seed=0)
+
+
+def test_the_fragments_of_the_package_are_sound():
+    known = read_fragments()
+    for smiles in (*known.rings, *known.chains, *known.molecules):
+        assert why_not(parse(smiles), 40) == "", smiles
+    assert all(smiles.count("*") == 2 for smiles in known.linkers)
+    assert all(smiles.count("*") == 1 for smiles in known.groups)
+    for smiles in (*known.linkers, *known.groups):
+        parse(smiles)
+
+
+def test_lists_are_written_and_read(tmp_path):
+    main(["--out", str(tmp_path), "--count", "300", "--test", "12", "--max-atoms", "28"])
+    train, test = (read_smiles(tmp_path / f"{name}.smi") for name in ("train", "test"))
+    assert len(train) + len(test) == 300 and len(test) >= 12
+    with pytest.raises(CompactFFError, match="no such file of SMILES"):
+        read_smiles(tmp_path / "no.smi")
+    (tmp_path / "empty.smi").write_text("# nothing\n\n")
+    with pytest.raises(CompactFFError, match="holds no SMILES"):
+        read_smiles(tmp_path / "empty.smi")
