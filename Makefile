@@ -3,17 +3,20 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := openmm,xtb,dev
+EXTRAS := openmm,xtb,distill,dev
 # One thread a process: pytest runs one process a core, and tiny students gain nothing from more.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
-.PHONY: demo test bench lint format types clean help
+.PHONY: demo test lammps bench lint format types clean help
 
 demo: $(STAMP) ## distil GFN2-xTB into a student of aspirin and run it in OpenMM (about 8 minutes)
 	$(BIN)/python openmm/demo_aspirin.py
 
-test: lint ## ruff, mypy and every test
-	$(TESTS)
+test: lint lammps ## ruff, mypy and every test
+	COMPACTFF_TEST_LAMMPS=required $(TESTS)
+
+lammps: $(STAMP) ## build a LAMMPS that runs students into the cache, once (about 4 minutes on 2 cores)
+	PYTHON=$(BIN)/python lammps/build
 
 bench: $(STAMP) ## measure what the tables show, up to two hours; PART=speed takes 5 minutes
 	$(BIN)/python -m compactff_md.training.bench $(PART)
