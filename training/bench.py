@@ -1,8 +1,8 @@
 """Every figure of the documents: ``make bench``, or ``python -m compactff_md.training.bench PART``.
 
-Prints Markdown tables and writes them with their numbers into runs/bench. Parts: speed (five minutes),
-aspirin and bakeoff, which train (half an hour each, with two jobs). What is trained already is not trained
-again: remove the out folder to start anew.
+Prints Markdown tables and writes them with their numbers into runs/bench. Parts: speed and lammps (five
+and ten minutes), aspirin and bakeoff, which train (half an hour each, with two jobs). What is trained
+already is not trained again: remove the out folder to start anew.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from compactff_md.files import write_json, write_text
 from compactff_md.training.bakeoff import bakeoff
 from compactff_md.training.bench_aspirin import aspirin
+from compactff_md.training.bench_lammps import against_bare, against_teacher
 from compactff_md.training.bench_speed import against_painn, scaling
 
 DATA = Path(__file__).with_name("data")
@@ -60,7 +61,15 @@ def architectures(arguments: argparse.Namespace) -> None:
     show(f"bakeoff: {train.name}, {minutes:g} minutes each", rows, arguments.out)
 
 
-PARTS = {"speed": speed, "aspirin": distilled_aspirin, "bakeoff": architectures}
+def lammps(arguments: argparse.Namespace) -> None:
+    """Cost of LAMMPS beside the student; it wants ``make lammps`` first and two idle cores."""
+    show("lammps: NVE of water, float32, one thread a rank", against_bare(), arguments.out)
+    rows = against_teacher()
+    if rows:
+        show("lammps teacher: SevenNet 7net-0 through ASE on the same box", rows, arguments.out)
+
+
+PARTS = {"speed": speed, "lammps": lammps, "aspirin": distilled_aspirin, "bakeoff": architectures}
 
 
 def parse() -> argparse.Namespace:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from compactff_md import load
 from compactff_md.cli import doctor, group
 from compactff_md.cli.md import picoseconds
 from compactff_md.errors import CompactFFError
+from lammps_builders import lammps
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-COMMANDS = ("distill", "train", "export", "md", "info", "doctor")
+COMMANDS = ("distill", "train", "export", "md", "deck", "lammps", "info", "doctor")
 DISTILL = ("distill", "--teacher", "ase.calculators.emt:EMT", "--size", "ultra-tiny", "--temperature", "300")
 FEW = ("--frames", "24", "--set", "sampling.test_frames=2", "--set", "sampling.equilibration_steps=1")
 
@@ -151,6 +153,48 @@ print(float(energy))
 """
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+class TestDeckAndLammps:
+    def test_a_folder_that_runs(self, run, tmp_path, student_file, water):
+        found = lammps()
+        out = tmp_path / "deck"
+        args = ("deck", water, "--student", student_file, "--ensemble", "nve", "--steps", 20)
+        shown = run(*args, "--set", "thermo_interval=10", "--out", out)
+        assert shown.exit_code == 0, shown.output
+        assert "compactff lammps" in shown.stdout and "lmp -in in.lammps" in shown.stdout
+        names = {"system.data", "student.mliap.pt", "in.lammps", "continue.lammps", "settings.json"}
+        assert {path.name for path in out.iterdir()} == names
+        told = run("lammps", out, "--ranks", 2, "--var", "steps=10", "--show")
+        assert "-n 2" in told.stdout and "-var steps 10" in told.stdout and "PYTHONPATH=" in told.stdout
+        done = run("lammps", out)
+        assert done.exit_code == 0, done.output
+        assert "Loop time" in done.stdout and (out / "final.restart").is_file()
+        assert str(found.executable) in told.stdout.replace("\n", "")
+
+    def test_its_exit_code_is_that_of_lammps(self, run, tmp_path):
+        lammps()
+        (tmp_path / "in.lammps").write_text("units nonsense\n")
+        assert run("lammps", tmp_path).exit_code == 1
+
+    def test_mdanalysis_reads_what_the_deck_writes(self, run, tmp_path, student_file, water):
+        lammps()
+        mda = pytest.importorskip("MDAnalysis")
+        out = tmp_path / "deck"
+        args = ("deck", water, "--student", student_file, "--ensemble", "nvt", "--steps", 4)
+        assert run(*args, "--set", "trajectory_interval=2", "--out", out).exit_code == 0
+        assert run("lammps", out).exit_code == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            universe = mda.Universe(
+                str(out / "system.data"),
+                str(out / "trajectory.lammpstrj"),
+                atom_style="id type x y z",
+                format="LAMMPSDUMP",
+            )
+            frames = [frame.positions.copy() for frame in universe.trajectory]
+        assert len(frames) == 3 and frames[0].shape == (3, 3)
+        assert not np.array_equal(frames[0], frames[2])
 
 
 class TestMD:
