@@ -27,8 +27,12 @@ from compactff_md.errors import CompactFFError
 from compactff_md.files import plain, write_bytes
 from compactff_md.students import rebuild
 from compactff_md.students.base import StudentNetwork
+from compactff_md.students.uncertainty import Uncertainty, uncertainty_from
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # the newest that is read
+# A file without an uncertainty is written as version 1, which older releases read.
+PLAIN_VERSION = 1
+UNCERTAINTY_PREFIX = "uncertainty."
 KEY = "compactff_md"
 CHECKSUM_KEY = "sha256"
 MAX_HEADER_BYTES = 100_000_000  # the limit of safetensors itself
@@ -46,7 +50,7 @@ class StudentMetadata(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: int = FORMAT_VERSION
+    format_version: int = PLAIN_VERSION
     architecture: str
     hyperparameters: dict[str, Any]
     elements: list[str]
@@ -94,8 +98,13 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def save_student(path: str | Path, network: StudentNetwork, metadata: StudentMetadata) -> None:
-    """Write the student file atomically.
+def save_student(
+    path: str | Path,
+    network: StudentNetwork,
+    metadata: StudentMetadata,
+    uncertainty: Uncertainty | None = None,
+) -> None:
+    """Write the student file atomically, with its uncertainty where it has one.
 
     Raises
     ------
@@ -103,21 +112,31 @@ def save_student(path: str | Path, network: StudentNetwork, metadata: StudentMet
         If the metadata describe another network, a weight is NaN or infinite, or as in
         :func:`compactff_md.files.atomic_write`.
     """
-    write_bytes(path, student_bytes(network, metadata, str(path)))
+    write_bytes(path, student_bytes(network, metadata, str(path), uncertainty))
 
 
-def student_bytes(network: StudentNetwork, metadata: StudentMetadata, name: str = "the student") -> bytes:
+def student_bytes(
+    network: StudentNetwork,
+    metadata: StudentMetadata,
+    name: str = "the student",
+    uncertainty: Uncertainty | None = None,
+) -> bytes:
     """Content of the student file, which messages call ``name``; errors as in :func:`save_student`."""
-    for name, value in _identity(network).items():
-        if getattr(metadata, name) != value:
+    for field, value in _identity(network).items():
+        if getattr(metadata, field) != value:
             raise CompactFFError(
-                f"metadata and network differ in {name}: {getattr(metadata, name)!r} and {value!r}"
+                f"metadata and network differ in {field}: {getattr(metadata, field)!r} and {value!r}"
             )
-    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    state = dict(network.state_dict())
+    if uncertainty is not None:
+        state |= {UNCERTAINTY_PREFIX + key: value for key, value in uncertainty.state_dict().items()}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     for key, value in tensors.items():
         if not torch.isfinite(value).all():
             raise CompactFFError(f"{name} was not written: {key} of the network is NaN or infinite")
-    header = {KEY: json.dumps(plain(metadata.model_dump())), CHECKSUM_KEY: _checksum(tensors)}
+    version = PLAIN_VERSION if uncertainty is None else FORMAT_VERSION
+    content = {**metadata.model_dump(), "format_version": version}
+    header = {KEY: json.dumps(plain(content)), CHECKSUM_KEY: _checksum(tensors)}
     return safetensors.torch.save(tensors, header)
 
 
@@ -147,6 +166,29 @@ def load_student(path: str | Path) -> tuple[StudentNetwork, StudentMetadata]:
         return student_from_bytes(stream.read(), str(path))
 
 
+def load_uncertainty(path: str | Path) -> Uncertainty | None:
+    """Load the uncertainty in a student file; None where it holds none.
+
+    Raises
+    ------
+    CompactFFError
+        As in :func:`load_student`.
+    """
+    with _opened(path) as stream:
+        metadata = _parse_metadata(_read_header(stream, str(path)), str(path))
+        stream.seek(0)
+        try:
+            tensors = safetensors.torch.load(stream.read())
+        except SafetensorError as error:
+            raise CompactFFError(f"{path} is damaged: {error}") from error
+    found = {
+        key.removeprefix(UNCERTAINTY_PREFIX): value
+        for key, value in tensors.items()
+        if key.startswith(UNCERTAINTY_PREFIX)
+    }
+    return uncertainty_from(found, len(metadata.elements)) if found else None
+
+
 def student_from_bytes(content: bytes, name: str) -> tuple[StudentNetwork, StudentMetadata]:
     """Make a student of a file's content, which messages call ``name``; as :func:`load_student`."""
     header = _read_header(io.BytesIO(content), name)
@@ -164,7 +206,8 @@ def student_from_bytes(content: bytes, name: str) -> tuple[StudentNetwork, Stude
             metadata.architecture, metadata.hyperparameters, metadata.elements, metadata.cutoff_A
         )
         network = network.double() if metadata.dtype == "float64" else network
-        network.load_state_dict(tensors)
+        own = {key: value for key, value in tensors.items() if not key.startswith(UNCERTAINTY_PREFIX)}
+        network.load_state_dict(own)
         network.anchored = metadata.anchored
     except (RuntimeError, TypeError, KeyError) as error:
         raise CompactFFError(

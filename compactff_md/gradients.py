@@ -29,6 +29,17 @@ def virial_from_edges(vectors: Tensor, edge_gradients: Tensor) -> Tensor:
     return 0.5 * (virial + virial.T)
 
 
+def predict_with_features(
+    student: StudentNetwork, positions_A: Tensor, table: NeighbourTable, species: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As :func:`predict`, with the atoms' last features, shape (N, H)."""
+    vectors = table.vectors(positions_A).to(student.dtype_like().dtype)
+    energies, gradients, features = student.energies_gradients_features(vectors, table.neighbours, species)
+    forces = forces_from_edges(gradients, table.neighbours)
+    virial = virial_from_edges(vectors, gradients).detach()
+    return energies.detach(), forces.detach(), virial, features.detach()
+
+
 def predict(
     student: StudentNetwork, positions_A: Tensor, table: NeighbourTable, species: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:

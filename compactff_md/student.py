@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compactff_md.artifact import StudentMetadata, load_student, save_student
+from compactff_md.artifact import StudentMetadata, load_student, load_uncertainty, save_student
 from compactff_md.engines.ase import StudentCalculator
 from compactff_md.errors import CompactFFError
 from compactff_md.export import export_student
 from compactff_md.students.base import StudentNetwork
+from compactff_md.students.uncertainty import Uncertainty
 
 # What `distill` and `train` call the student in their folder.
 STUDENT_FILE = "student.safetensors"
@@ -31,11 +32,14 @@ class Student:
         As written in the student's file.
     path
         The file it came from; None where it was never saved.
+    uncertainty
+        Tells force errors to expect; None where the file has none.
     """
 
     network: StudentNetwork
     metadata: StudentMetadata
     path: Path | None = None
+    uncertainty: Uncertainty | None = None
 
     @property
     def num_parameters(self) -> int:
@@ -60,12 +64,15 @@ class Student:
     def ase_calculator(self, **options: Any) -> StudentCalculator:
         """Make an ASE calculator: energy, free_energy, energies, forces, stress.
 
+        Where the student has an uncertainty, ``results["uncertainties"]`` has the force error to expect of
+        each atom in eV/A; ``uncertainty=None`` leaves it out.
+
         Parameters
         ----------
         options
             Of :class:`compactff_md.engines.ase.StudentCalculator`: device, dtype, skin_A.
         """
-        return StudentCalculator(self.network, **options)
+        return StudentCalculator(self.network, **{"uncertainty": self.uncertainty, **options})
 
     def openmm_force(
         self, atoms: Any, force: str = "torchforce", *, particles: Sequence[int] | None = None, **options: Any
@@ -114,7 +121,7 @@ class Student:
 
     def save(self, path: str | Path) -> Path:
         """Write the student file; return the path."""
-        save_student(path, self.network, self.metadata)
+        save_student(path, self.network, self.metadata, self.uncertainty)
         return Path(path)
 
 
@@ -128,7 +135,7 @@ def load(name_or_path: str | Path) -> Student:
     """
     path = student_file(name_or_path)
     network, metadata = load_student(path)
-    return Student(network, metadata, path)
+    return Student(network, metadata, path, load_uncertainty(path))
 
 
 def student_file(name_or_path: str | Path) -> Path:

@@ -20,8 +20,10 @@ import torch
 from ase.calculators.calculator import BaseCalculator
 from ase.data import chemical_symbols
 
+from compactff_md.engines.ase import StudentCalculator
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import MAX_ATOMIC_NUMBER
+from compactff_md.student import load, student_file
 
 UP_TO_RADON = frozenset(chemical_symbols[1 : MAX_ATOMIC_NUMBER + 1])
 # What TBLite takes beside the method; its printing and its cache are set here.
@@ -124,9 +126,9 @@ def create_teacher(name: str, **arguments: Any) -> Teacher:
     Parameters
     ----------
     name
-        A key of ``TEACHERS`` (``mace:FILE`` and ``orb:NAME`` with what follows the colon), or
-        ``module:callable``, where calling it with ``arguments`` returns an ASE calculator; modules of
-        the current folder are found.
+        A key of ``KINDS`` (``mace:FILE``, ``student:FILE`` and ``orb:NAME`` with what follows the
+        colon), or ``module:callable``, where calling it with ``arguments`` returns an ASE calculator;
+        modules of the current folder are found.
     arguments
         For the calculator: ``charge`` and ``multiplicity`` with xTB, ``device`` with networks.
 
@@ -136,7 +138,7 @@ def create_teacher(name: str, **arguments: Any) -> Teacher:
         For unknown names and arguments, and packages or models that are missing, with what to install.
     """
     calculator = _build(name, arguments)
-    kind = TEACHERS.get(_split(name)[0])
+    kind = KINDS.get(_split(name)[0])
     known = _elements_of(calculator) or (kind.elements if kind else None)
     return Teacher(name, _version_of(name), dict(arguments), known, bool(kind and kind.periodic_only))
 
@@ -206,6 +208,10 @@ def _orb(target: str, settings: dict[str, Any]) -> BaseCalculator:
     return calculator(*(model if isinstance(model, tuple) else (model,)), device=device)
 
 
+def _student(target: str, settings: dict[str, Any]) -> BaseCalculator:
+    return load(target).ase_calculator(**settings)
+
+
 def _callable(name: str, settings: dict[str, Any]) -> BaseCalculator:
     """Call ``module:callable``; the only teacher that runs the user's own code."""
     module_name, _, attribute = name.partition(":")
@@ -218,7 +224,7 @@ def _callable(name: str, settings: dict[str, Any]) -> BaseCalculator:
     except (ImportError, AttributeError, TypeError) as error:
         raise CompactFFError(
             f"teacher {name!r} cannot be made ({type(error).__name__}: {error}); expected a name from "
-            f"{', '.join(map(_usage, TEACHERS))}, or module:callable that returns an ASE calculator"
+            f"{', '.join(map(_usage, KINDS))}, or module:callable that returns an ASE calculator"
         ) from error
     finally:
         sys.path.remove(str(Path.cwd()))
@@ -243,24 +249,30 @@ TEACHERS = {
     "orb": TeacherKind(_orb, "orb_models", "pip install orb-models", target="NAME"),
 }
 
+# With what needs no other package: a student of this one.
+KINDS = {
+    **TEACHERS,
+    "student": TeacherKind(_student, "compactff_md", "pip install compactff-md", target="FILE"),
+}
+
 
 def _split(name: str) -> tuple[str, str]:
     """Registry key and target; the key is empty for ``module:callable``."""
     key, _, target = name.partition(":")
-    kind = TEACHERS.get(key)
+    kind = KINDS.get(key)
     return (key, target) if kind and bool(kind.target) == bool(target) else ("", name)
 
 
 def _build(name: str, settings: dict[str, Any]) -> BaseCalculator:
     key, target = _split(name)
-    if not key and all(name.partition(":")) and name.partition(":")[0] not in TEACHERS:
+    if not key and all(name.partition(":")) and name.partition(":")[0] not in KINDS:
         return _callable(name, settings)
     if not key:
         raise CompactFFError(
-            f"unknown teacher {name!r}; allowed are {', '.join(map(_usage, TEACHERS))}, "
+            f"unknown teacher {name!r}; allowed are {', '.join(map(_usage, KINDS))}, "
             "and module:callable that returns an ASE calculator"
         )
-    kind = TEACHERS[key]
+    kind = KINDS[key]
     try:
         # Teachers print greetings and warn about accelerators.
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
@@ -279,7 +291,9 @@ def _with_device(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _elements_of(calculator: BaseCalculator) -> frozenset[str] | None:
-    """Read what SevenNet and MACE calculators tell of their elements."""
+    """Read what SevenNet and MACE calculators tell of their elements, and students."""
+    if isinstance(calculator, StudentCalculator):
+        return frozenset(calculator.network.elements)
     numbers = getattr(calculator, "type_map", None) or getattr(
         getattr(calculator, "z_table", None), "zs", None
     )
@@ -288,9 +302,10 @@ def _elements_of(calculator: BaseCalculator) -> frozenset[str] | None:
 
 def _version_of(name: str) -> str:
     key, target = _split(name)
-    module = TEACHERS[key].module if key else name.partition(":")[0]
+    module = KINDS[key].module if key else name.partition(":")[0]
     found = _package_version(module.partition(".")[0])
     own_file = target if key == "mace" else "" if key else _source_of(module)
+    own_file = str(student_file(target)) if key == "student" else own_file
     if own_file and (key or found == "unknown"):
         digest = hashlib.sha256(Path(own_file).read_bytes()).hexdigest()[:16]
         return f"{found}, {Path(own_file).name} sha256 {digest}"
@@ -316,7 +331,7 @@ def _installed(module: str) -> bool:
 
 
 def _usage(key: str) -> str:
-    target = TEACHERS[key].target
+    target = KINDS[key].target
     return f"{key}:{target}" if target else key
 
 

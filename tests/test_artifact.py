@@ -12,15 +12,18 @@ from compactff_md import students
 from compactff_md.artifact import (
     FORMAT_VERSION,
     KEY,
+    PLAIN_VERSION,
     StudentMetadata,
     describe,
     load_student,
+    load_uncertainty,
     read_metadata,
     save_student,
 )
 from compactff_md.engines.ase import StudentCalculator
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
+from compactff_md.students.uncertainty import Uncertainty
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +98,7 @@ def test_energies_of_isolated_atoms_are_kept(tmp_path):
 
 def test_metadata_from_the_file_alone(saved, network):
     metadata = read_metadata(saved)
-    assert metadata.format_version == FORMAT_VERSION == 1
+    assert metadata.format_version == PLAIN_VERSION == 1
     assert metadata.num_parameters == network.num_parameters
     assert metadata.units == {"length": "angstrom", "energy": "eV"}
     assert metadata.teacher["name"] == "gfn2-xtb"
@@ -193,7 +196,7 @@ def test_pickle_is_never_run(tmp_path):
 def test_newer_format_is_refused(saved):
     rewrite(saved, change_metadata(format_version=FORMAT_VERSION + 1, new_field="x"))
     for read in (read_metadata, load_student):
-        with pytest.raises(CompactFFError, match=r"format version 2.*reads up to 1.*pip install --upgrade"):
+        with pytest.raises(CompactFFError, match=r"format version 3.*reads up to 2.*pip install --upgrade"):
             read(saved)
 
 
@@ -230,15 +233,47 @@ def test_committed_files_of_old_formats_still_say_the_same(path):
     assert metadata.num_parameters == network.num_parameters
     for case in json.loads(path.with_suffix(".json").read_text()).values():
         energies, forces = np.array(case.pop("energies_eV")), np.array(case.pop("forces_eV_per_A"))
+        told = case.pop("uncertainties_eV_per_A", None)
         atoms = Structure(**case).to_ase()
-        atoms.calc = StudentCalculator(network, device="cpu", dtype="float64")
+        uncertainty = load_uncertainty(path)
+        atoms.calc = StudentCalculator(network, device="cpu", dtype="float64", uncertainty=uncertainty)
         assert atoms.get_potential_energies() == pytest.approx(energies, abs=1e-7)
         assert atoms.get_forces() == pytest.approx(forces, abs=1e-7)
+        assert (told is None) == (uncertainty is None) == (metadata.format_version == 1)
+        if told is not None:
+            assert atoms.calc.results["uncertainties"] == pytest.approx(np.array(told), rel=1e-6)
 
 
 def test_there_is_a_file_of_every_format_and_architecture():
     found = {tuple(path.stem.split("_")[1:]) for path in FIXTURES}
     assert {(f"v{FORMAT_VERSION}", name) for name in students.ARCHITECTURES} <= found
+
+
+def test_an_uncertainty_comes_back_as_it_was(tmp_path, network):
+    torch.manual_seed(5)
+    made = Uncertainty(3, 4, 2, network.features(*isolated()).shape[1])
+    for buffer in made.buffers():
+        buffer.copy_(torch.rand(buffer.shape))
+    save_student(tmp_path / "s", network, describe(network), made)
+    assert read_metadata(tmp_path / "s").format_version == 2
+    loaded = load_uncertainty(tmp_path / "s")
+    for name, value in made.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    again, _ = load_student(tmp_path / "s")
+    assert not [key for key in again.state_dict() if "uncertainty" in key]
+    save_student(tmp_path / "plain", network, describe(network))
+    assert load_uncertainty(tmp_path / "plain") is None
+    assert read_metadata(tmp_path / "plain").format_version == 1
+
+
+def isolated():
+    return torch.full((1, 1, 3), 1000.0), torch.tensor([[0]]), torch.tensor([0])
+
+
+def test_an_uncertainty_of_another_student_is_refused(tmp_path, network):
+    save_student(tmp_path / "s", network, describe(network), Uncertainty(2, 4, 2, 8))
+    with pytest.raises(CompactFFError, match="tensors of the uncertainty do not fit"):
+        load_uncertainty(tmp_path / "s")
 
 
 def test_failed_write_leaves_the_old_student(saved, network, monkeypatch):

@@ -23,12 +23,12 @@ LAYERS = {
     "compactff_md.contacts": 1,
     "compactff_md.students": 2,
     "compactff_md.gradients": 2,
-    "compactff_md.teachers": 2,
     "compactff_md.artifact": 3,
     "compactff_md.export": 4,
     "compactff_md.mliap": 4,
     "compactff_md.engines": 4,
     "compactff_md.student": 4,
+    "compactff_md.teachers": 4,  # a student can teach a student
     "compactff_md": 4,  # the names at the top of the package
     "compactff_md.training": 5,
     "compactff_md.validation": 5,

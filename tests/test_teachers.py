@@ -6,7 +6,9 @@ import pytest
 from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 
-from compactff_md import teachers
+from compactff_md import students, teachers
+from compactff_md.artifact import describe, save_student
+from compactff_md.engines.ase import StudentCalculator
 from compactff_md.errors import CompactFFError
 from compactff_md.teachers import TEACHERS, available, create_teacher
 from compactff_md.units import BOHR_TO_A, HARTREE_TO_EV
@@ -187,3 +189,22 @@ def test_networks_with_their_weights_for_real(name):
     teacher.check(copper)
     copper.calc = teacher.calculator()
     assert copper.get_potential_energy() == pytest.approx(-4.1, abs=0.1)
+
+
+def test_a_student_teaches(tmp_path):
+    network = students.create("ultra-tiny", ["H", "O"], seed=2)
+    network.eval()
+    path = tmp_path / "student.safetensors"
+    save_student(path, network, describe(network))
+    teacher = create_teacher(f"student:{path}", device="cpu")
+    assert teacher.elements == {"H", "O"}
+    assert path.name in teacher.version and "sha256" in teacher.version
+    water = molecule("H2O")
+    water.calc = teacher.calculator()
+    reference = water.copy()
+    reference.calc = StudentCalculator(network, device="cpu")
+    assert water.get_forces() == pytest.approx(reference.get_forces(), abs=1e-6)
+    with pytest.raises(CompactFFError, match="does not know C"):
+        teacher.check(molecule("CH4"))
+    with pytest.raises(CompactFFError, match="no student 'nothing'"):
+        create_teacher("student:nothing")

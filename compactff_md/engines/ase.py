@@ -12,10 +12,11 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from compactff_md.errors import CompactFFError
-from compactff_md.gradients import predict
+from compactff_md.gradients import predict, predict_with_features
 from compactff_md.neighbours import NeighbourTable, neighbour_table
 from compactff_md.structure import Structure
 from compactff_md.students import StudentNetwork, in_dtype
+from compactff_md.students.uncertainty import Uncertainty
 
 DEFAULT_SKIN_A = 0.5
 
@@ -34,6 +35,9 @@ class StudentCalculator(Calculator):
     skin_A
         Neighbours are searched this much beyond the cutoff and searched again when an atom has moved by
         half of it, or when cell, periodicity or elements change. Zero searches at every step.
+    uncertainty
+        What came with the student: ``results["uncertainties"]`` then has the force error to expect of each
+        atom (eV/A, for each component), shape (N,). None leaves it out.
 
     Raises
     ------
@@ -57,6 +61,7 @@ class StudentCalculator(Calculator):
         device: str = "auto",
         dtype: str = "float32",
         skin_A: float = DEFAULT_SKIN_A,
+        uncertainty: Uncertainty | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -64,6 +69,10 @@ class StudentCalculator(Calculator):
             raise CompactFFError(f"skin is {skin_A} A; allowed are 0 to 5 A")
         self.device = choose_device(device)
         self.network = in_dtype(network, dtype).to(self.device)
+        weights = self.network.dtype_like()
+        self.uncertainty = (
+            None if uncertainty is None else copy.deepcopy(uncertainty).to(weights.device, weights.dtype)
+        )
         self._tables = _TableKeeper(network.cutoff_A, skin_A, self.device)
 
     def calculate(
@@ -77,7 +86,7 @@ class StudentCalculator(Calculator):
         structure = Structure.from_ase(cast(Atoms, self.atoms))  # super() put a copy there
         table, species = self._tables.of(structure, self.network)
         positions = torch.tensor(structure.positions_A, device=self.device)
-        energies, forces, virial = predict(self.network, positions, table, species)
+        energies, forces, virial, errors = self._predict(positions, table, species)
         if not (torch.isfinite(energies).all() and torch.isfinite(forces).all()):
             raise CompactFFError(
                 "the student's energy or forces are not finite: atoms overlap, or the simulation ran away"
@@ -88,9 +97,20 @@ class StudentCalculator(Calculator):
             "energies": energies.cpu().numpy(),
             "forces": forces.double().cpu().numpy(),
         }
+        if errors is not None:
+            self.results["uncertainties"] = errors.double().cpu().numpy()
         if structure.pbc.all():
             stress = virial.double().cpu().numpy() / structure.volume_A3
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
+
+    def _predict(
+        self, positions: torch.Tensor, table: NeighbourTable, species: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        if self.uncertainty is None:
+            return (*predict(self.network, positions, table, species), None)
+        energies, forces, virial, features = predict_with_features(self.network, positions, table, species)
+        with torch.no_grad():
+            return energies, forces, virial, self.uncertainty(features, species)
 
 
 def choose_device(device: str) -> torch.device:

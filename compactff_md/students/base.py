@@ -130,6 +130,17 @@ class StudentNetwork(nn.Module, ABC):
             with torch.enable_grad():
                 return self._differentiate(vectors, neighbours, species, num_owned)
 
+    def features(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
+        """Last features of the atoms, shape (N, H), which tell an uncertainty; H is 0 without any."""
+        return vectors.new_zeros((vectors.shape[0], 0))
+
+    def energies_gradients_features(
+        self, vectors: Tensor, neighbours: Tensor, species: Tensor, num_owned: int = -1
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`energies_and_gradients`, with the atoms' :meth:`features`; a second pass forward here."""
+        energies, gradients = self.energies_and_gradients(vectors, neighbours, species, num_owned)
+        return energies, gradients, self.features(vectors, neighbours, species)
+
     def _differentiate(
         self, vectors: Tensor, neighbours: Tensor, species: Tensor, num_owned: int
     ) -> tuple[Tensor, Tensor]:

@@ -214,10 +214,11 @@ class MomentsStudent(StudentNetwork):
 
     def evaluate(
         self, vectors: Tensor, neighbours: Tensor, species: Tensor, with_gradients: bool, num_owned: int = -1
-    ) -> tuple[Tensor, Tensor]:
-        """Dimensionless energies (N,) of the network and, if asked for, their gradients (N, K, 3).
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Dimensionless energies (N,) of the network, if asked for their gradients (N, K, 3), and features.
 
-        The gradients are those of the energies of the first ``num_owned`` rows, or of all.
+        The gradients are those of the energies of the first ``num_owned`` rows, or of all. The features
+        are the last ones of the atoms, (N, H).
         """
         central = species[: vectors.shape[0]]
         distance = torch.linalg.vector_norm(vectors, dim=-1)  # (N, K)
@@ -240,7 +241,7 @@ class MomentsStudent(StudentNetwork):
             weights.append(weight)
             saved.append(state)
         if not with_gradients:
-            return energy, energy
+            return energy, energy, feature
         if num_owned >= 0:
             owned = owned_rows(distance, num_owned).unsqueeze(1)
             for state in saved:
@@ -253,7 +254,8 @@ class MomentsStudent(StudentNetwork):
         tensor_slope = tensor_slope.unflatten(-1, (3, 3))  # symmetric in its last two
         unit_slope = vector_slope + 2.0 * (tensor_slope * unit.unsqueeze(-2)).sum(-1)
         along = (unit_slope * unit).sum(-1, keepdim=True)
-        return energy, (unit_slope - along * unit) / distance.unsqueeze(-1) + distance_slope * unit
+        gradients = (unit_slope - along * unit) / distance.unsqueeze(-1) + distance_slope * unit
+        return energy, gradients, feature
 
     def pull_back(
         self,
@@ -294,7 +296,14 @@ class MomentsStudent(StudentNetwork):
         self, vectors: Tensor, neighbours: Tensor, species: Tensor, num_owned: int = -1
     ) -> tuple[Tensor, Tensor]:
         """Energies (N,) in eV, float64, and their analytic gradients by the vectors, (N, K, 3)."""
-        energies, gradients = self.evaluate(vectors, neighbours, species, True, num_owned)
+        energies, gradients, _ = self.energies_gradients_features(vectors, neighbours, species, num_owned)
+        return energies, gradients
+
+    def energies_gradients_features(
+        self, vectors: Tensor, neighbours: Tensor, species: Tensor, num_owned: int = -1
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`energies_and_gradients`, and the atoms' last features (N, H), which cost nothing more."""
+        energies, gradients, feature = self.evaluate(vectors, neighbours, species, True, num_owned)
         repulsion, repulsion_gradients = self.prior.energies_and_gradients(vectors, neighbours, species)
         shift = self.offsets_eV().index_select(0, species[: vectors.shape[0]])
         total = shift + energies.to(torch.float64) * self.energy_scale_eV + repulsion.to(torch.float64)
@@ -302,7 +311,12 @@ class MomentsStudent(StudentNetwork):
             owned = owned_rows(total, num_owned)
             total = total * owned
             repulsion_gradients = repulsion_gradients * owned.to(gradients.dtype).view(-1, 1, 1)
-        return total, gradients * self.energy_scale_eV.to(gradients.dtype) + repulsion_gradients
+        gradients = gradients * self.energy_scale_eV.to(gradients.dtype) + repulsion_gradients
+        return total, gradients, feature
+
+    def features(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
+        """Last features of the atoms, shape (N, H)."""
+        return self.evaluate(vectors, neighbours, species, False)[2]
 
     def network_energies(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
         """Dimensionless energies of the learned part, shape (N,)."""

@@ -85,6 +85,10 @@ class PaiNNStudent(StudentNetwork):
 
     def network_energies(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
         """Dimensionless energies of the learned part, shape (N,)."""
+        return self.readout(self.features(vectors, neighbours, species)).squeeze(-1)
+
+    def features(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
+        """Scalar features after the last interaction, shape (N, F)."""
         distance = torch.linalg.vector_norm(vectors, dim=-1)  # (N, K)
         unit = vectors / distance.unsqueeze(-1)
         basis = torch.sin(distance.unsqueeze(-1) * self.frequencies) / distance.unsqueeze(-1)
@@ -96,4 +100,4 @@ class PaiNNStudent(StudentNetwork):
             sources = torch.cat([scalars, features.flatten(1)], dim=1)  # (N, 4F)
             sources = self.exchange(sources, species.shape[0])
             scalars, features = layer(scalars, features, unit, basis, envelope, neighbours, sources)
-        return self.readout(scalars).squeeze(-1)
+        return scalars

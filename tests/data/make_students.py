@@ -1,4 +1,4 @@
-"""Make the student files that hold format version 1: ``python tests/data/make_students.py``.
+"""Make the student files that hold the newest version of the format: ``python tests/data/make_students.py``.
 
 Made once and committed: whoever changes the format keeps them loading, and makes new files beside them.
 """
@@ -14,6 +14,7 @@ from compactff_md.engines.ase import StudentCalculator
 from compactff_md.files import write_json
 from compactff_md.structure import Structure
 from compactff_md.students import rebuild
+from compactff_md.students.uncertainty import Uncertainty
 
 HERE = Path(__file__).resolve().parent
 SMALL = {
@@ -46,15 +47,31 @@ def main() -> None:
         network.energy_scale_eV.fill_(0.7)
         network.anchored = architecture == "moments"
         network.eval()
-        save_student(path, network, describe(network, seed=11, teacher={"name": "none"}, data={"train": 0}))
-        write_json(path.with_suffix(".json"), {name: said(network, s) for name, s in structures().items()})
+        told = uncertainty(network)
+        described = describe(network, seed=11, teacher={"name": "none"}, data={"train": 0})
+        save_student(path, network, described, told)
+        cases = {name: said(network, told, s) for name, s in structures().items()}
+        write_json(path.with_suffix(".json"), cases)
 
 
-def said(network, structure: Structure) -> dict:
-    """A structure, and its energies and forces in float64."""
+def uncertainty(network) -> Uncertainty:
+    """One with numbers of the size that features have, for three elements."""
+    alone = torch.full((1, 1, 3), 1000.0), torch.tensor([[0]]), torch.tensor([0])
+    made = Uncertainty(3, 4, 2, network.features(*alone).shape[1])
+    for buffer in made.buffers():
+        buffer.copy_(torch.rand(buffer.shape))
+    return made
+
+
+def said(network, told: Uncertainty, structure: Structure) -> dict:
+    """A structure, and its energies, forces and uncertainties in float64."""
     atoms = structure.to_ase()
-    atoms.calc = StudentCalculator(network, device="cpu", dtype="float64")
-    results = {"energies_eV": atoms.get_potential_energies(), "forces_eV_per_A": atoms.get_forces()}
+    atoms.calc = StudentCalculator(network, device="cpu", dtype="float64", uncertainty=told)
+    results = {
+        "energies_eV": atoms.get_potential_energies(),
+        "forces_eV_per_A": atoms.get_forces(),
+        "uncertainties_eV_per_A": atoms.calc.results["uncertainties"],
+    }
     return {**vars(structure), **results}
 
 

@@ -14,6 +14,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.gradients import predict
 from compactff_md.neighbours import neighbour_table
 from compactff_md.structure import Structure
+from compactff_md.students.uncertainty import Uncertainty
 
 ELEMENTS = ["H", "C", "O"]
 CASES = {
@@ -213,3 +214,21 @@ def test_impossible_options(network, options, message):
 
 def test_auto_device():
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_uncertainties_are_those_of_the_features_and_leave_the_rest_alone(network):
+    structure = CASES["molecule"]
+    table = neighbour_table(structure, network.cutoff_A)
+    species = network.species_of(torch.from_numpy(structure.numbers))
+    vectors = table.vectors(torch.from_numpy(structure.positions_A)).float()
+    features = network.features(vectors, table.neighbours, species).detach()
+    torch.manual_seed(3)
+    made = Uncertainty(len(ELEMENTS), 4, 3, features.shape[1])
+    for buffer in made.buffers():
+        buffer.copy_(torch.rand(buffer.shape))
+    atoms, plain = attached(network, structure, uncertainty=made), attached(network, structure)
+    assert atoms.get_forces() == pytest.approx(plain.get_forces(), abs=1e-6)
+    told = atoms.calc.results["uncertainties"]
+    assert told == pytest.approx(made(features, species).numpy(), rel=1e-3)
+    assert told.shape == (len(structure),)
+    assert "uncertainties" not in plain.calc.results
