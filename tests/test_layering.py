@@ -59,7 +59,7 @@ OPTIONAL: dict[str, set[str]] = {
     "rdkit": {"compactff_md.training.chemistry"},
     "dask": set(),
     "distributed": {"compactff_md.training.cluster"},
-    "MDAnalysis": set(),
+    "MDAnalysis": {"compactff_md.validation.mda"},
     "lammps": set(),
     "cupy": set(),
 }
@@ -74,6 +74,8 @@ LAZY = {
     ("compactff_md.student", "compactff_md.engines.openmm_force"): "a plugin wheel that does not fit PyTorch",
     ("compactff_md.student", "compactff_md.engines.openmm_system"): "must not be met by those who do without",
     ("compactff_md.cli.md", "compactff_md.engines.openmm_md"): "the same",
+    ("compactff_md.validation.subject", "compactff_md.validation.engine_openmm"): "the same",
+    ("compactff_md.validation.subject", "compactff_md.engines.openmm_system"): "the same",
     ("compactff_md.engines.openmmml_plugin", "compactff_md.engines.openmm_force"): "PyTorch, as above",
     ("compactff_md.engines.openmmml_plugin", "compactff_md.engines.openmm_system"): "PyTorch, as above",
 }

@@ -1,0 +1,244 @@
+"""One student, one teacher, one system: the runs and labels that the tests share, each made once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import ase
+import numpy as np
+from ase.calculators.calculator import BaseCalculator
+from ase.stress import voigt_6_to_full_3x3_stress
+from matplotlib.figure import Figure
+
+from compactff_md.engines.molecules import Molecules, find_molecules
+from compactff_md.errors import CompactFFError
+from compactff_md.structure import Structure
+from compactff_md.validation.engine_ase import UNSOUND, ASEEngine, at_rest_at
+from compactff_md.validation.outcome import Finding, judge
+from compactff_md.validation.run import Run
+from compactff_md.validation.settings import SuiteSettings
+from compactff_md.validation.stages import Stages
+from compactff_md.validation.subject import Subject, make_engine
+from compactff_md.validation.task import Engine, State, Task, last_state
+from compactff_md.validation.thresholds import Thresholds
+
+# What is asked of stability and forces beyond the temperature of production.
+HOTTER = 1.5
+
+
+class Reference(Protocol):
+    """A teacher: :class:`compactff_md.teachers.Teacher`, or anything that makes ASE calculators."""
+
+    name: str
+
+    def calculator(self) -> BaseCalculator:
+        """A new calculator."""
+
+
+class Silent:
+    """What a campaign tells its progress to; does nothing."""
+
+    def start(self, stage: str, total: float) -> None:
+        """Begin a stage."""
+
+    def update(self, done: float, **numbers: float) -> None:
+        """Tell how much of it is done."""
+
+    def finish(self) -> None:
+        """End it."""
+
+    def note(self, message: str) -> None:
+        """Say a sentence."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Energies (F,), forces (F, N, 3) and stresses (F, 3, 3; NaN where there is no cell), in eV and A."""
+
+    energies_eV: np.ndarray
+    forces_eV_per_A: np.ndarray
+    stresses_eV_per_A3: np.ndarray
+
+
+@dataclass
+class Campaign:
+    """Everything that the tests of one system need.
+
+    Attributes
+    ----------
+    label
+        Of the system; names its files.
+    structures
+        Frames of the same atoms; runs start from them in turn.
+    engine_name
+        What moves the student's atoms.
+    """
+
+    label: str
+    subject: Subject
+    teacher: Reference
+    structures: Sequence[Structure]
+    settings: SuiteSettings
+    thresholds: Thresholds
+    stages: Stages
+    engine_name: str = "ase"
+    progress: Any = field(default_factory=Silent)
+    _kept: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def structure(self) -> Structure:
+        """The first."""
+        return self.structures[0]
+
+    @property
+    def molecules(self) -> Molecules:
+        """Bonds and molecules of the first structure."""
+        return self._once("molecules", lambda: find_molecules(self.structure))
+
+    def judge(self, key: str, value: float | None, unit: str, **options: Any) -> Finding:
+        """A finding with the threshold of this campaign."""
+        return judge(key, value, unit, self.thresholds.get(key), **options)
+
+    def picture(self, name: str, figure: Figure) -> str:
+        """Keep a picture; return its path."""
+        return self.stages.picture(f"{self.label}/{name}", figure)
+
+    def teacher_engine(self) -> ASEEngine:
+        """The teacher in ASE."""
+        return self._once("teacher", lambda: ASEEngine(self.teacher.calculator(), "teacher"))
+
+    def student_engine(self, dtype: str = "float32", name: str | None = None) -> Engine:
+        """The student in the engine of the campaign, or in another."""
+        name = name or self.engine_name
+        return self._once(("engine", name, dtype), lambda: make_engine(name, self.subject, dtype))
+
+    def calculator(self, dtype: str = "float64") -> BaseCalculator:
+        """The student in ASE."""
+        return self._once(("calculator", dtype), lambda: self.subject.calculator(dtype))
+
+    def run(self, name: str, engine: Engine, task: Task, start: State | None = None, first: int = 0) -> Run:
+        """A run, made once and kept; ``first`` chooses the structure that it starts from."""
+
+        def make() -> Run:
+            structure = self.structures[first % len(self.structures)]
+            self.progress.start(f"{self.label}: {name}", task.steps)
+            run = engine.run(structure, task, start, self.progress.update)
+            self.progress.finish()
+            return run
+
+        return self._once(("run", name), lambda: self.stages.run(f"{self.label}/{name}", make))
+
+    def teacher_replicas(self) -> list[Run]:
+        """The teacher's own dynamics at the temperature, its forces with every frame."""
+        return self._replicas("teacher", self.teacher_engine())
+
+    def student_replicas(self) -> list[Run]:
+        """The student's dynamics under the same conditions.
+
+        Raises
+        ------
+        CompactFFError
+            If one ended early: nothing can be said of such a student's ensemble.
+        """
+        runs = self._replicas("student", self.student_engine())
+        for run in runs:
+            if run.failure:
+                raise CompactFFError(f"the student's dynamics ended early: {run.failure}")
+        return runs
+
+    def sample(self, count: int) -> list[Structure]:
+        """The first structure and frames of the student's dynamics, where it has any."""
+        try:
+            return [self.structure, *self.student_replicas()[0].structures(count - 1)]
+        except CompactFFError:
+            return list(self.structures[:count])
+
+    def hot_runs(self, factor: float) -> list[Run]:
+        """The student's runs for stability, at a multiple of the temperature."""
+        s = self.settings
+        kelvin = factor * s.temperature_K
+        task = self._thermal(s.stability_ps, kelvin)
+        return [
+            self.run(
+                f"stability-{kelvin:g}K-{k}",
+                self.student_engine(),
+                replace(task, seed=self.seed("stability", k, round(10 * factor))),
+                first=k,
+            )
+            for k in range(s.stability_runs)
+        ]
+
+    def start_of_nve(self) -> State | None:
+        """The end of a thermal run, at rest as a whole and at the temperature; None where it ended early."""
+        try:
+            run = self.student_replicas()[0]
+        except CompactFFError:
+            return None
+        state = last_state(run)
+        structure = run.structure(-1)
+        velocities = at_rest_at(structure, state.velocities_A_per_fs, self.settings.temperature_K)
+        return State(state.positions_A, velocities)
+
+    def labels(self, name: str, structures: Sequence[Structure], calculator: BaseCalculator) -> Labels:
+        """Labels of structures of the same atoms, made once and kept; NaN where the calculator fails."""
+
+        def make() -> dict[str, np.ndarray]:
+            self.progress.start(f"{self.label}: {name}", len(structures))
+            rows = []
+            for done, structure in enumerate(structures):
+                rows.append(_label_or_nothing(structure, calculator))
+                self.progress.update(done + 1)
+            self.progress.finish()
+            energies, forces, stresses = (np.array(part) for part in zip(*rows, strict=True))
+            return {"energies": energies, "forces": forces, "stresses": stresses}
+
+        found = self.stages.arrays(f"{self.label}/{name}", make)
+        return Labels(found["energies"], found["forces"], found["stresses"])
+
+    def seed(self, stream: str, *indices: int) -> int:
+        """A seed for one purpose."""
+        entropy = [self.settings.seed, *stream.encode(), *indices]
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0] % (2**31 - 2)) + 1
+
+    def _replicas(self, who: str, engine: Engine) -> list[Run]:
+        task = self._thermal(self.settings.replica_ps, self.settings.temperature_K)
+        return [
+            self.run(f"{who}-replica-{k}", engine, replace(task, seed=self.seed(who, k)), first=k)
+            for k in range(self.settings.replicas)
+        ]
+
+    def _thermal(self, time_ps: float, kelvin: float) -> Task:
+        s = self.settings
+        return Task(
+            "nvt",
+            kelvin,
+            s.timestep_fs,
+            s.steps(time_ps),
+            s.every(),
+            seed=1,
+            equilibration_steps=s.steps(s.equilibration_ps) if s.equilibration_ps else 0,
+            friction_per_ps=s.friction_per_ps,
+        )
+
+    def _once(self, key: Any, make: Any) -> Any:
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+
+def _label_or_nothing(structure: Structure, calculator: BaseCalculator) -> tuple[Any, ...]:
+    try:
+        return label(structure.to_ase(), calculator)
+    except UNSOUND:
+        return np.nan, np.full((len(structure), 3), np.nan), np.full((3, 3), np.nan)
+
+
+def label(atoms: ase.Atoms, calculator: BaseCalculator) -> tuple[float, np.ndarray, np.ndarray]:
+    """Energy in eV, forces in eV/A and stress in eV/A^3 (NaN without a cell) of one structure."""
+    atoms.calc = calculator
+    energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces())
+    if not atoms.pbc.all():
+        return energy, forces, np.full((3, 3), np.nan)
+    return energy, forces, voigt_6_to_full_3x3_stress(atoms.get_stress())

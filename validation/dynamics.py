@@ -1,0 +1,226 @@
+"""How the atoms move: density of vibrational states, harmonic frequencies, diffusion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from ase import units
+from ase.calculators.calculator import BaseCalculator
+from ase.data import atomic_masses
+from ase.optimize import BFGS
+
+from compactff_md.errors import CompactFFError
+from compactff_md.structure import Structure
+from compactff_md.validation import pictures
+from compactff_md.validation.campaign import Campaign
+from compactff_md.validation.distributions import compare
+from compactff_md.validation.outcome import Finding, Section
+from compactff_md.validation.run import Run
+
+# 1/cm of a frequency of 1/fs: 1 / (c in cm/fs).
+PER_CM_OF_PER_FS = 1.0 / 2.99792458e-5
+BLOCK_FRAMES = 100
+MINIMUM_FMAX_EV_PER_A = 2e-3
+MINIMUM_STEPS = 400
+HESSIAN_STEP_A = 0.01
+# A Hessian by differences needs 6 N evaluations of the teacher.
+MOST_ATOMS = 60
+
+
+def run(campaign: Campaign) -> Section:
+    """The section."""
+    teacher, student = campaign.teacher_replicas(), campaign.student_replicas()
+    findings, shown = [], {}
+    length = min(BLOCK_FRAMES, *(len(run_) for run_ in (*teacher, *student)))
+    spectra = [spectra_of(runs, length) for runs in (teacher, student)]
+    findings.append(compare(campaign, "dynamics.vdos", *(s[:, None, :] for s in spectra)))
+    axis = wavenumbers(teacher[0], spectra[0].shape[1])
+    figure = pictures.distributions(
+        {"vibrational density of states": (axis, *spectra)}, "1/cm", ("teacher", "student")
+    )
+    shown["vibrational density of states"] = campaign.picture("dynamics-vdos", figure)
+    if len(campaign.structure) <= MOST_ATOMS:
+        found, picture = _harmonic(campaign)
+        findings += found
+        if picture is not None:
+            shown["harmonic frequencies"] = campaign.picture("dynamics-harmonic", picture)
+    else:
+        reason = f"{len(campaign.structure)} atoms; up to {MOST_ATOMS} are done"
+        findings.append(campaign.judge("dynamics.harmonic", None, "1/cm", note=reason))
+    if campaign.structure.pbc.all():
+        findings += diffusion_findings(campaign, teacher, student)
+    return Section(tuple(findings), {}, shown)
+
+
+def spectrum(velocities: np.ndarray, masses_Da: np.ndarray) -> np.ndarray:
+    """Mass-weighted power spectrum of velocities (F, N, 3) under a Hann window, normalised, shape (X,)."""
+    window = np.hanning(len(velocities))[:, None, None]
+    power = np.abs(np.fft.rfft((velocities - velocities.mean(0)) * window, axis=0)) ** 2
+    total = (power.sum(2) * masses_Da).sum(1)
+    return total / max(float(total.sum()), 1e-300)
+
+
+def spectra_of(runs: Sequence[Run], length: int) -> np.ndarray:
+    """Spectra of all blocks of ``length`` frames, shape (B, X)."""
+    return np.array(
+        [
+            spectrum(run_.velocities_A_per_fs[k * length : (k + 1) * length], run_.masses_Da)
+            for run_ in runs
+            for k in range(len(run_) // length)
+        ]
+    )
+
+
+def wavenumbers(run_: Run, count: int) -> np.ndarray:
+    """Axis of a spectrum with ``count`` values, in 1/cm, shape (count,)."""
+    frame_fs = 1e3 * float(run_.time_ps[1] - run_.time_ps[0])
+    return np.linspace(0.0, 0.5 / frame_fs, count) * PER_CM_OF_PER_FS
+
+
+def minimum(structure: Structure, calculator: BaseCalculator) -> Structure:
+    """The nearest minimum in a fixed cell.
+
+    Raises
+    ------
+    CompactFFError
+        If 400 steps do not reach it.
+    """
+    atoms = structure.to_ase()
+    atoms.calc = calculator
+    if not BFGS(atoms, logfile=None).run(fmax=MINIMUM_FMAX_EV_PER_A, steps=MINIMUM_STEPS):
+        worst = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
+        raise CompactFFError(
+            f"no minimum within {MINIMUM_STEPS} steps; the largest force is {worst:.3g} eV/A"
+        )
+    return Structure.from_ase(atoms)
+
+
+def harmonic_frequencies(structure: Structure, calculator: BaseCalculator) -> np.ndarray:
+    """Wavenumbers in 1/cm, sorted, shape (3N,); imaginary ones are negative.
+
+    Of the mass-weighted Hessian by central differences of forces with 0.01 A.
+    """
+    n = len(structure)
+    hessian = np.zeros((3 * n, 3 * n))
+    atoms = structure.to_ase()
+    atoms.calc = calculator
+    for k in range(3 * n):
+        ends = []
+        for sign in (1, -1):
+            atoms.positions[:] = structure.positions_A
+            atoms.positions[k // 3, k % 3] += sign * HESSIAN_STEP_A
+            ends.append(atoms.get_forces().ravel().copy())
+        hessian[k] = (ends[1] - ends[0]) / (2 * HESSIAN_STEP_A)
+    root = np.sqrt(np.repeat(atomic_masses[structure.numbers], 3))
+    eigenvalues = np.linalg.eigvalsh(0.5 * (hessian + hessian.T) / np.outer(root, root))
+    energy_eV = units._hbar * 1e10 / np.sqrt(units._e * units._amu) * np.sqrt(np.abs(eigenvalues))
+    return np.sign(eigenvalues) * energy_eV / units.invcm
+
+
+def rigid_modes(structure: Structure) -> int:
+    """Modes without a restoring force: moving and turning as a whole."""
+    if structure.pbc.any():
+        return 3
+    centred = structure.positions_A - structure.positions_A.mean(0)
+    return 3 + (0, 2, 3, 3)[int(np.linalg.matrix_rank(centred, tol=1e-3))]
+
+
+def mean_squared_displacement(positions_A: np.ndarray) -> np.ndarray:
+    """Of unwrapped positions (F, N, 3) over all origins and atoms, in A^2, shape (F,); by FFT.
+
+    Calandrini et al., Collection SFN 12, 201 (2011), section 4.2.
+    """
+    frames = len(positions_A)
+    squares = (positions_A**2).sum(2)  # (F, N)
+    power = np.abs(np.fft.fft(positions_A, 2 * frames, axis=0)) ** 2
+    correlation = np.fft.ifft(power, axis=0).real[:frames].sum(2)
+    counts = (frames - np.arange(frames))[:, None]
+    head = np.vstack([np.zeros((1, squares.shape[1])), np.cumsum(squares, 0)])
+    lags = np.arange(frames)
+    sums = (head[frames] - head[lags]) + head[frames - lags]
+    return ((sums - 2 * correlation) / counts).mean(1)
+
+
+def diffusion_cm2_per_s(run_: Run, atoms: np.ndarray) -> float:
+    """Einstein's slope of the mean squared displacement, between a tenth and a half of the run."""
+    path = run_.positions_A[:, atoms]
+    drift = np.average(run_.positions_A, axis=1, weights=run_.masses_Da)
+    msd = mean_squared_displacement(path - drift[:, None])
+    part = slice(max(1, len(msd) // 10), max(3, len(msd) // 2))
+    slope = float(np.polyfit(run_.time_ps[part], msd[part], 1)[0])
+    return slope / 6.0 * 1e-4  # A^2/ps is 1e-4 cm^2/s
+
+
+def diffusion_findings(campaign: Campaign, teacher: Sequence[Run], student: Sequence[Run]) -> list[Finding]:
+    """Difference of each element's diffusion coefficients, in units of its standard error over replicas."""
+    findings = []
+    for z in np.unique(campaign.structure.numbers):
+        atoms = campaign.structure.numbers == z
+        subject = campaign.structure.symbols[int(np.argmax(atoms))]
+        a, b = (np.array([diffusion_cm2_per_s(r, atoms) for r in runs]) for runs in (teacher, student))
+        if min(len(a), len(b)) < 4:
+            note = f"student {b.mean():.3g}, teacher {a.mean():.3g} cm²/s; fewer than 4 replicas"
+            findings.append(campaign.judge("dynamics.diffusion", None, "", note=note, subject=subject))
+            continue
+        error = float(np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)))
+        note = f"student {b.mean():.3g}, teacher {a.mean():.3g}, error {error:.2g} cm²/s"
+        value = float(abs(a.mean() - b.mean()) / max(error, 1e-300))
+        blunt = 2 * error > max(abs(float(a.mean())), 1e-7)
+        findings.append(
+            campaign.judge("dynamics.diffusion", value, "errors", note=note, subject=subject, undecided=blunt)
+        )
+    return findings
+
+
+def _harmonic(campaign: Campaign) -> tuple[list[Finding], pictures.Figure | None]:
+    """Frequencies of both at their own minima."""
+    names = ("teacher", "student")
+    calculators = (campaign.teacher_engine().calculator, campaign.calculator())
+
+    def make() -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {}
+        for name, calculator in zip(names, calculators, strict=True):
+            campaign.progress.start(f"{campaign.label}: minimum and frequencies, {name}", 1)
+            least = minimum(campaign.structure, calculator)
+            found[name] = harmonic_frequencies(least, calculator)
+            found[f"{name}-positions"] = least.positions_A
+            campaign.progress.finish()
+        return found
+
+    try:
+        found = campaign.stages.arrays(f"{campaign.label}/harmonic", make)
+    except CompactFFError as error:
+        return [campaign.judge("dynamics.harmonic", None, "1/cm", note=str(error))], None
+    skipped = rigid_modes(campaign.structure)
+    # The modes of the whole are the smallest in size, of whatever sign.
+    kept = {n: np.sort(_without(found[n], skipped)) for n in names}
+    error = kept["student"] - kept["teacher"]
+    shift = float(np.sqrt((_aligned(*(found[f"{n}-positions"] for n in names)) ** 2).sum(1).mean()))
+    imaginary = int((kept["student"] < -5.0).sum()) - int((kept["teacher"] < -5.0).sum())
+    x = np.arange(len(error))
+    lines = {n: (x, kept[n]) for n in names}
+    figure = pictures.curves({"frequencies": lines, "difference": {"student": (x, error)}}, "mode", "1/cm")
+    findings = [
+        campaign.judge(
+            "dynamics.harmonic",
+            float(np.abs(error).mean()),
+            "1/cm",
+            note=f"largest {np.abs(error).max():.3g}",
+        ),
+        campaign.judge("dynamics.imaginary", float(imaginary), ""),
+        campaign.judge("dynamics.minimum", shift, "Å"),
+    ]
+    return findings, figure
+
+
+def _without(frequencies: np.ndarray, count: int) -> np.ndarray:
+    return frequencies[np.argsort(np.abs(frequencies))[count:]]
+
+
+def _aligned(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Difference of two structures after the best move and rotation (Kabsch), shape (N, 3)."""
+    a, b = a - a.mean(0), b - b.mean(0)
+    u, _, vt = np.linalg.svd(b.T @ a)
+    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    return b @ u @ flip @ vt - a

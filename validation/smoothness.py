@@ -1,0 +1,135 @@
+"""Energy, force and its derivative through the cutoff, and what happens when atoms come close."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+
+import numpy as np
+from ase.calculators.calculator import BaseCalculator
+from ase.data import chemical_symbols, covalent_radii
+
+from compactff_md.structure import Structure
+from compactff_md.validation import pictures
+from compactff_md.validation.campaign import Campaign
+from compactff_md.validation.outcome import Section
+from compactff_md.validation.symmetry import evaluate
+
+STEP_A = 0.005
+SHORTEST_A = 0.3
+# Below this part of the sum of the covalent radii nuclei repel each other in every known molecule.
+SURELY_REPELLED = 0.55
+# Where the scan through the cutoff begins, in cutoffs, and how far beyond it ends.
+FROM, BEYOND_A = 0.6, 0.3
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Energies in eV and the force in eV/A along the motion, over a distance in A; shape (S,) each."""
+
+    distance_A: np.ndarray
+    energy_eV: np.ndarray
+    force_eV_per_A: np.ndarray
+
+
+@dataclass(frozen=True)
+class Jumps:
+    """The worst unsteadiness of a scan: energy in meV, force in meV/A, its derivative in eV/A^2."""
+
+    energy_meV: float
+    force_meV_per_A: float
+    derivative_eV_per_A2: float
+
+
+def run(campaign: Campaign) -> Section:
+    """The section: a probe atom that leaves the molecule, and every pair of elements alone."""
+    calculator, cutoff_A = campaign.calculator("float64"), campaign.subject.cutoff_A
+    scans = {
+        f"{chemical_symbols[z]} leaves the structure": leaving(
+            calculator, campaign.structure, int(z), cutoff_A
+        )
+        for z in np.unique(campaign.structure.numbers)
+    }
+    worst = [jumps(scan) for scan in scans.values()]
+    pairs = {
+        f"{chemical_symbols[a]}-{chemical_symbols[b]}": dimer(calculator, a, b, cutoff_A)
+        for a, b in combinations_with_replacement(np.unique(campaign.structure.numbers).tolist(), 2)
+    }
+    repulsion = min(weakest_repulsion(scan, *name.split("-")) for name, scan in pairs.items())
+    findings = (
+        campaign.judge("smoothness.energy", max(w.energy_meV for w in worst), "meV"),
+        campaign.judge("smoothness.force", max(w.force_meV_per_A for w in worst), "meV/Å"),
+        campaign.judge("smoothness.derivative", max(w.derivative_eV_per_A2 for w in worst), "eV/Å²"),
+        campaign.judge("short_range.repulsion", repulsion, "eV/Å"),
+    )
+    figure = pictures.curves(
+        {name: {"energy": (s.distance_A, s.energy_eV - s.energy_eV[-1])} for name, s in scans.items()},
+        "distance (Å)",
+        "energy (eV)",
+    )
+    close = {name: {"force": (s.distance_A, s.force_eV_per_A)} for name, s in list(pairs.items())[:9]}
+    short = pictures.curves(close, "distance (Å)", "force apart (eV/Å)")
+    for axes in short.axes:
+        axes.set_yscale("symlog", linthresh=1.0)
+        axes.axhline(0.0, color="0.6", linewidth=0.6)
+    shown = {
+        "an atom leaves the structure": campaign.picture("smoothness-cutoff", figure),
+        "pairs of atoms alone": campaign.picture("smoothness-pairs", short),
+    }
+    return Section(findings, {}, shown)
+
+
+def leaving(calculator: BaseCalculator, structure: Structure, number: int, cutoff_A: float) -> Scan:
+    """A further atom that goes away from the outermost atom, through the cutoff.
+
+    A box is opened: what a cutoff does needs no images.
+    """
+    positions = structure.positions_A - structure.positions_A.mean(0)
+    outermost = int(np.argmax(np.linalg.norm(positions, axis=1)))
+    along = positions[outermost] / max(float(np.linalg.norm(positions[outermost])), 1e-9)
+    along = along if along.any() else np.array([1.0, 0.0, 0.0])
+    numbers = np.append(structure.numbers, number)
+    distances = np.arange(FROM * cutoff_A, cutoff_A + BEYOND_A, STEP_A)
+    energies, forces = [], []
+    for distance in distances:
+        placed = np.vstack([positions, positions[outermost] + distance * along])
+        energy, force = evaluate(calculator, Structure(placed, numbers))
+        energies.append(energy)
+        forces.append(force[-1] @ along)
+    return Scan(distances, np.array(energies), np.array(forces))
+
+
+def dimer(calculator: BaseCalculator, a: int, b: int, cutoff_A: float) -> Scan:
+    """Two atoms alone, from 0.3 A to beyond the cutoff; the force is that which drives them apart."""
+    near = np.arange(SHORTEST_A, 1.5, 0.02)
+    distances = np.concatenate([near, np.arange(1.5, cutoff_A + BEYOND_A, 0.05)])
+    energies, forces = [], []
+    for distance in distances:
+        energy, force = evaluate(calculator, Structure([[0.0, 0.0, 0.0], [distance, 0.0, 0.0]], [a, b]))
+        energies.append(energy)
+        forces.append(force[1, 0])
+    return Scan(distances, np.array(energies), np.array(forces))
+
+
+def jumps(scan: Scan) -> Jumps:
+    """What a smooth curve would not have.
+
+    Of a curve with two continuous derivatives the trapezoid rule misses the energy by order h^3, and
+    second differences of the force are of order h^2: what is left is a jump, of the force or, divided by
+    the step, of its derivative.
+    """
+    h = np.diff(scan.distance_A)
+    work = -0.5 * h * (scan.force_eV_per_A[1:] + scan.force_eV_per_A[:-1])
+    missing = np.diff(scan.energy_eV) - work
+    second = np.abs(np.diff(scan.force_eV_per_A, 2))
+    # A smooth force changes its second difference slowly; its neighbours' size is taken off.
+    around = np.minimum(np.roll(second, 3), np.roll(second, -3))
+    kink = np.maximum(second - around, 0.0)[3:-3]
+    return Jumps(1e3 * float(np.abs(missing).max()), 1e3 * float(kink.max()), float(kink.max() / h.min()))
+
+
+def weakest_repulsion(scan: Scan, a: str, b: str) -> float:
+    """The smallest force apart, in eV/A, where two nuclei are closer than any bond; negative: attraction."""
+    radii = sum(covalent_radii[chemical_symbols.index(symbol)] for symbol in (a, b))
+    close = scan.distance_A <= max(SURELY_REPELLED * radii, SHORTEST_A + 0.02)
+    return float(scan.force_eV_per_A[close].min())

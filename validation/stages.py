@@ -1,0 +1,137 @@
+"""The folder of a validation: whose it is, and what is finished in it, so that a killed run goes on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from compactff_md.errors import CompactFFError
+from compactff_md.files import atomic_write, plain, write_json
+from compactff_md.validation.outcome import Section, from_plain, to_plain
+from compactff_md.validation.run import Run, load_run, save_run
+
+DOTS_PER_INCH = 110
+
+
+class Stages:
+    """Claims a folder for one validation; a context manager that holds its lock.
+
+    Parameters
+    ----------
+    path
+        Made where it is missing.
+    identity
+        Student, teacher, structures, settings: what is finished is kept only for the same.
+    shared
+        Folder of the teacher's runs, for validations that differ in the student alone; None: ``path``.
+
+    Raises
+    ------
+    CompactFFError
+        If the folder holds the validation of something else, or is in use.
+    """
+
+    def __init__(self, path: str | Path, identity: dict[str, Any], shared: str | Path | None = None) -> None:
+        self.path = Path(path)
+        self.shared = None if shared is None else Path(shared)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise CompactFFError(f"cannot use the folder {self.path}: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise CompactFFError(f"another process is validating in {self.path}; wait for it") from error
+        weakref.finalize(self, self._lock.close)
+        try:
+            self._claim(plain(identity))
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def __enter__(self) -> Stages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def run(self, name: str, make: Callable[[], Run]) -> Run:
+        """A run of molecular dynamics: read where it is finished, else made and kept."""
+        teachers = self.shared is not None and name.rpartition("/")[2].startswith("teacher-")
+        path = self._file("runs", name, ".npz", self.shared if teachers else None)
+        if not path.is_file():
+            save_run(path, make())
+        return load_run(path)
+
+    def arrays(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Arrays by name, kept like runs."""
+        path = self._file("data", name, ".npz")
+        if not path.is_file():
+            made = make()
+            with atomic_write(path) as temporary, temporary.open("wb") as stream:
+                np.savez(stream, **made)
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                return {key: content[key] for key in content.files}
+        except (OSError, ValueError, EOFError) as error:
+            raise CompactFFError(f"{path} cannot be read: {error}; delete it and run again") from error
+
+    def section(self, name: str, make: Callable[[], Section]) -> Section:
+        """What a test found, kept like runs."""
+        path = self._file("sections", name, ".json")
+        if not path.is_file():
+            write_json(path, to_plain(make()))
+        try:
+            return from_plain(json.loads(path.read_text()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise CompactFFError(f"{path} cannot be read: {error}; delete it and run again") from error
+
+    def finished(self, name: str) -> bool:
+        """Whether a section is there."""
+        return self._file("sections", name, ".json").is_file()
+
+    def picture(self, name: str, figure: Figure) -> str:
+        """Keep a picture as PNG; return its path in the folder."""
+        path = self._file("pictures", name, ".png")
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, dpi=DOTS_PER_INCH, format="png")
+        return str(path.relative_to(self.path))
+
+    def file(self, name: str) -> Path:
+        """Path of any other file of the folder."""
+        return self.path / name
+
+    def _file(self, kind: str, name: str, suffix: str, root: Path | None = None) -> Path:
+        path = (root or self.path) / kind / (re.sub(r"[^\w./+-]", "_", name) + suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _claim(self, identity: dict[str, Any]) -> None:
+        path = self.path / "identity.json"
+        if not path.is_file():
+            if any(entry.name != ".lock" for entry in self.path.iterdir()):
+                raise CompactFFError(
+                    f"{self.path} holds files and no validation; choose an empty or a new folder"
+                )
+            write_json(path, identity)
+            return
+        try:
+            before = json.loads(path.read_text())
+        except ValueError as error:
+            raise CompactFFError(f"{path} cannot be read: {error}; choose another folder") from error
+        different = [key for key in sorted({*identity, *before}) if identity.get(key) != before.get(key)]
+        if different:
+            raise CompactFFError(
+                f"{self.path} holds the validation of another {', '.join(different)}; "
+                "resume it with what it was started with, or choose another folder"
+            )

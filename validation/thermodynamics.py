@@ -1,0 +1,205 @@
+"""Weights of the student's frames, compression and strain of crystals, and rotation about bonds."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase.calculators.calculator import BaseCalculator
+from ase.eos import EquationOfState
+from ase.stress import full_3x3_to_voigt_6_stress
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from compactff_md.engines.molecules import Molecules
+from compactff_md.structure import Structure
+from compactff_md.units import KB_EV_PER_K
+from compactff_md.validation import pictures
+from compactff_md.validation.campaign import Campaign
+from compactff_md.validation.forces import FEWEST_FRAMES, GPA_PER_EV_PER_A3
+from compactff_md.validation.outcome import Finding, Section
+from compactff_md.validation.statistics import bootstrap_interval
+from compactff_md.validation.symmetry import evaluate
+
+VOLUMES = np.linspace(0.94, 1.06, 7)
+STRAIN = 0.005
+TORSION_STEP_DEG = 15
+# 20 kT at 300 K: beyond it no simulation goes, and a rigid rotation pushes atoms into each other.
+HIGHEST_EV = 0.5
+# The weight of a frame falls exponentially with the number of atoms: beyond these it says nothing.
+MOST_REWEIGHTED_ATOMS = 50
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+def run(campaign: Campaign) -> Section:
+    """The section."""
+    findings: list[Finding] = [reweighting(campaign)]
+    shown: dict[str, str] = {}
+    calculators = {"teacher": campaign.teacher_engine().calculator, "student": campaign.calculator()}
+    if campaign.structure.pbc.all():
+        found, figure = _compression(campaign, calculators)
+        findings += [*found, _elastic(campaign, calculators)]
+        shown["energy and volume"] = campaign.picture("thermodynamics-volume", figure)
+    bonds = rotatable(campaign.structure, campaign.molecules)[: campaign.settings.torsions]
+    if bonds:
+        found, figure = _torsions(campaign, calculators, bonds)
+        findings += found
+        shown["rotation about bonds"] = campaign.picture("thermodynamics-torsions", figure)
+    return Section(tuple(findings), {}, shown)
+
+
+def effective_share(differences_eV: np.ndarray, temperature_K: float) -> float:
+    """Kish's effective sample size over the number of frames, of weights exp(-difference/kT), shape (F,)."""
+    exponents = -differences_eV / (KB_EV_PER_K * temperature_K)
+    weights = np.exp(exponents - exponents.max())
+    return float(weights.sum() ** 2 / (weights**2).sum() / len(weights))
+
+
+def reweighting(campaign: Campaign) -> Finding:
+    """How much of the student's ensemble is left when its frames are weighted to be the teacher's."""
+    runs, s = campaign.student_replicas(), campaign.settings
+    share = max(2, s.labelled_frames // len(runs))
+    frames = [frame for run_ in runs for frame in run_.structures(share)]
+    teacher = campaign.labels("replicas-teacher", frames, campaign.teacher_engine().calculator)
+    student = campaign.labels("replicas-student", frames, campaign.calculator())
+    difference = teacher.energies_eV - student.energies_eV
+    value = effective_share(difference, s.temperature_K)
+    interval = None
+    if len(frames) >= FEWEST_FRAMES:
+        seed = campaign.seed("reweighting")
+        interval = bootstrap_interval(difference, lambda x: effective_share(x, s.temperature_K), seed)
+    spread = float(difference.std()) / (KB_EV_PER_K * s.temperature_K)
+    note = f"{len(frames)} frames; the difference of the energies spreads by {spread:.2f} kT"
+    large = len(campaign.structure) > MOST_REWEIGHTED_ATOMS
+    note += f"; not judged beyond {MOST_REWEIGHTED_ATOMS} atoms" if large else ""
+    return campaign.judge("reweighting.share", value, "", interval=interval, note=note, undecided=large)
+
+
+def energy_of_volume(structure: Structure, calculator: BaseCalculator) -> Curve:
+    """Volumes in A^3 and energies in eV at seven isotropic compressions, atoms moved with the cell."""
+    rows = []
+    for factor in VOLUMES:
+        scale = factor ** (1 / 3)
+        scaled = Structure(
+            structure.positions_A * scale, structure.numbers, structure.cell_A * scale, structure.pbc
+        )
+        rows.append((scaled.volume_A3, evaluate(calculator, scaled)[0]))
+    volumes, energies = np.array(rows).T
+    return volumes, energies
+
+
+def bulk_modulus_GPa(volumes_A3: np.ndarray, energies_eV: np.ndarray) -> tuple[float, float]:
+    """Equilibrium volume in A^3 and bulk modulus by Birch and Murnaghan's equation of state."""
+    volume, _, modulus = EquationOfState(volumes_A3, energies_eV, eos="birchmurnaghan").fit()
+    return float(volume), float(modulus) * GPA_PER_EV_PER_A3
+
+
+def elastic_constants_GPa(structure: Structure, calculator: BaseCalculator) -> np.ndarray:
+    """Clamped-ion elastic constants in Voigt's order, shape (6, 6), by differences of the stress."""
+    constants = np.zeros((6, 6))
+    atoms = structure.to_ase()
+    atoms.calc = calculator
+    for k, (a, b) in enumerate(((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))):
+        ends = []
+        for sign in (1.0, -1.0):
+            strain = np.zeros((3, 3))
+            strain[a, b] = strain[b, a] = sign * STRAIN * (1.0 if a == b else 0.5)
+            atoms.set_cell(structure.cell_A @ (np.eye(3) + strain))
+            atoms.positions[:] = structure.positions_A @ (np.eye(3) + strain)
+            ends.append(full_3x3_to_voigt_6_stress(atoms.get_stress(voigt=False)))
+        constants[k] = (ends[0] - ends[1]) / (2 * STRAIN)
+    return 0.5 * (constants + constants.T) * GPA_PER_EV_PER_A3
+
+
+def rotatable(structure: Structure, molecules: Molecules) -> list[tuple[int, int, int, int]]:
+    """Chains of four atoms about bonds that no ring holds and that have heavy neighbours at both ends."""
+    bonds = molecules.bonds[~molecules.endless[molecules.bonds[:, 0]]]
+    near: dict[int, list[int]] = {}
+    for i, j in bonds.tolist():
+        near.setdefault(i, []).append(j)
+        near.setdefault(j, []).append(i)
+    found = []
+    for j, k in bonds.tolist():
+        ends = [_heaviest(structure, near[atom], other) for atom, other in ((j, k), (k, j))]
+        if None in ends or moved_atoms(len(structure), bonds, j, k) is None:
+            continue
+        heavy = sum(structure.numbers[end] > 1 for end in ends)
+        found.append((-heavy, (ends[0], j, k, ends[1])))
+    return [chain for _, chain in sorted(found)]
+
+
+def moved_atoms(count: int, bonds: np.ndarray, j: int, k: int) -> np.ndarray | None:
+    """Atoms on the side of k when the bond j-k is cut; None where a ring still connects them."""
+    kept = bonds[~((bonds == (j, k)).all(1) | (bonds == (k, j)).all(1))]
+    graph = coo_array((np.ones(len(kept)), (kept[:, 0], kept[:, 1])), shape=(count, count))
+    labels = connected_components(graph, directed=False)[1]
+    return None if labels[j] == labels[k] else np.flatnonzero(labels == labels[k])
+
+
+def torsion_profile(
+    structure: Structure, calculator: BaseCalculator, chain: tuple[int, int, int, int], moved: np.ndarray
+) -> Curve:
+    """Energies in eV of a rigid rotation over its angle in degrees."""
+    atoms = structure.to_ase()
+    angles = np.arange(0, 360, TORSION_STEP_DEG)
+    energies = []
+    for angle in angles:
+        turned = atoms.copy()
+        turned.set_dihedral(*chain, angle, indices=moved)
+        turned.calc = calculator
+        energies.append(float(turned.get_potential_energy()))
+    return angles, np.array(energies)
+
+
+def _compression(
+    campaign: Campaign, calculators: dict[str, BaseCalculator]
+) -> tuple[list[Finding], pictures.Figure]:
+    curves = {name: energy_of_volume(campaign.structure, c) for name, c in calculators.items()}
+    n = len(campaign.structure)
+    relative = {name: 1e3 * (e - e.mean()) / n for name, (_, e) in curves.items()}
+    error = float(np.sqrt(((relative["student"] - relative["teacher"]) ** 2).mean()))
+    findings = [campaign.judge("volume.energy", error, "meV/atom")]
+    try:
+        fits = {name: bulk_modulus_GPa(*curve) for name, curve in curves.items()}
+        ratio = 100 * (fits["student"][1] / fits["teacher"][1] - 1)
+        note = f"teacher {fits['teacher'][1]:.3g}, student {fits['student'][1]:.3g} GPa"
+        findings.append(campaign.judge("volume.bulk_modulus", abs(ratio), "%", note=note))
+    except (ValueError, RuntimeError) as error_:  # no minimum within the volumes
+        reason = f"no minimum between 94 and 106 % of the volume ({error_})"
+        findings.append(campaign.judge("volume.bulk_modulus", None, "%", note=reason))
+    lines = {name: (curves[name][0], relative[name]) for name in curves}
+    return findings, pictures.curves({"isotropic compression": lines}, "volume (Å³)", "energy (meV/atom)")
+
+
+def _elastic(campaign: Campaign, calculators: dict[str, BaseCalculator]) -> Finding:
+    found = {name: elastic_constants_GPa(campaign.structure, c) for name, c in calculators.items()}
+    scale = float(np.abs(np.diag(found["teacher"])).mean())
+    error = 100 * float(np.abs(found["student"] - found["teacher"]).max()) / max(scale, 1e-9)
+    diagonal = {name: np.diag(c).round(1).tolist() for name, c in found.items()}
+    return campaign.judge("volume.elastic", error, "%", note=f"C11 to C66 in GPa, clamped ions: {diagonal}")
+
+
+def _torsions(
+    campaign: Campaign, calculators: dict[str, BaseCalculator], bonds: list[tuple[int, int, int, int]]
+) -> tuple[list[Finding], pictures.Figure]:
+    findings, panels = [], {}
+    structure, symbols = campaign.structure, campaign.structure.symbols
+    for chain in bonds:
+        moved = moved_atoms(len(structure), campaign.molecules.bonds, chain[1], chain[2])
+        assert moved is not None  # rotatable() has looked
+        curves = {n: torsion_profile(structure, c, chain, moved) for n, c in calculators.items()}
+        teacher, student = curves["teacher"][1], curves["student"][1]
+        low = teacher - teacher.min() < HIGHEST_EV
+        error = 1e3 * float((student[low] - teacher[low]).std())
+        name = "-".join(f"{symbols[k]}{k}" for k in chain)
+        note = f"{int(low.sum())} of {len(low)} angles within {HIGHEST_EV:g} eV of the lowest"
+        findings.append(
+            campaign.judge(
+                "torsion.profile", error, "meV", note=note, subject=name, undecided=int(low.sum()) < 4
+            )
+        )
+        panels[name] = {n: (angle[low], 1e3 * (e - e[low].mean())[low]) for n, (angle, e) in curves.items()}
+    return findings, pictures.curves(panels, "dihedral (°)", "energy (meV)", style="o-")
+
+
+def _heaviest(structure: Structure, near: list[int], other: int) -> int | None:
+    ends = [atom for atom in near if atom != other]
+    return max(ends, key=lambda atom: (structure.numbers[atom], -atom)) if ends else None

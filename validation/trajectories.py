@@ -1,0 +1,210 @@
+"""The suite's analyses of trajectories that were run before, by whatever program."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase.calculators.calculator import BaseCalculator
+from ase.data import atomic_masses, atomic_numbers
+
+from compactff_md.artifact import package_versions
+from compactff_md.engines.md_velocities import degrees_of_freedom
+from compactff_md.errors import CompactFFError
+from compactff_md.structure import Structure
+from compactff_md.units import NM_TO_A
+from compactff_md.validation import dynamics, mda, pictures, stability, structure
+from compactff_md.validation.campaign import Campaign, Silent
+from compactff_md.validation.distributions import compare
+from compactff_md.validation.engine_ase import kinetic_eV
+from compactff_md.validation.outcome import Section
+from compactff_md.validation.report import Report, write_report
+from compactff_md.validation.run import Run
+from compactff_md.validation.settings import SuiteSettings
+from compactff_md.validation.stages import Stages
+from compactff_md.validation.subject import Subject
+from compactff_md.validation.thresholds import Thresholds
+
+# A/ps, MDAnalysis' unit of velocities, in A/fs.
+A_PER_PS = 1e-3
+FEWEST_FRAMES = 2
+
+
+class _Files:
+    """Stands for the teacher where only trajectories are compared."""
+
+    name = "the reference trajectories"
+
+    def calculator(self) -> BaseCalculator:
+        return _no_calculator("float64")
+
+
+def analyse(
+    trajectories: Sequence[str | Path],
+    topology: str | Path,
+    out: str | Path,
+    *,
+    references: Sequence[str | Path] = (),
+    settings: SuiteSettings,
+    thresholds: Thresholds,
+    progress: Any = None,
+) -> Report:
+    """Compare trajectories with those of a reference, each file a replica; write the report.
+
+    Parameters
+    ----------
+    trajectories, references
+        Files of any format that MDAnalysis reads, with the atoms of the topology. Without references
+        there are stability and pictures, and nothing is compared.
+    topology
+        What names the elements.
+
+    Raises
+    ------
+    CompactFFError
+        For files that are missing, unreadable or of other atoms; fewer than two frames; elements that the
+        topology does not tell.
+    """
+    own = [read_trajectory(path, topology, settings) for path in trajectories]
+    theirs = [read_trajectory(path, topology, settings) for path in references]
+    _check_same(own[0], [*own, *theirs], [*trajectories, *references])
+    identity = {
+        "trajectories": [_fingerprint(path) for path in trajectories],
+        "references": [_fingerprint(path) for path in references],
+        "topology": _fingerprint(topology),
+        "settings": settings.model_dump(),
+    }
+    with Stages(out, identity) as stages:
+        subject = Subject(", ".join(Path(p).name for p in trajectories), _no_calculator, 0.0)
+        frame = own[0].structure(0)
+        campaign = Campaign(
+            frame.to_ase().get_chemical_formula(),
+            subject,
+            _Files(),
+            [frame],
+            settings,
+            thresholds,
+            stages,
+            progress=progress or Silent(),
+        )
+        sections = {"stability": _stability(campaign, own)}
+        if theirs:
+            sections["structure"] = structure.section_of(campaign, theirs, own)
+            if all(np.isfinite(run.kinetic_eV).all() for run in (*own, *theirs)):
+                sections["dynamics"] = _spectra(campaign, theirs, own)
+        title = f"{subject.name} against {', '.join(Path(p).name for p in references) or 'nothing'}"
+        report = Report(
+            title, sections, {**identity, "versions": package_versions(), "command": " ".join(sys.argv)}
+        )
+        write_report(stages.path, report)
+    return report
+
+
+def read_trajectory(path: str | Path, topology: str | Path, settings: SuiteSettings) -> Run:
+    """A trajectory as a run; energies are NaN, and velocities zero where the file has none.
+
+    Raises
+    ------
+    CompactFFError
+        See :func:`analyse`.
+    """
+    universe = mda.universe(topology, path)
+    numbers = elements_of(universe, topology)
+    frames, velocities, cells, times = [], [], [], []
+    moving = True
+    try:
+        for moment in universe.trajectory:
+            frames.append(np.array(moment.positions, dtype=np.float64))
+            moving = moving and bool(moment.has_velocities)
+            velocities.append(np.array(moment.velocities) * A_PER_PS if moving else np.zeros_like(frames[-1]))
+            box = moment.dimensions
+            cells.append(np.zeros((3, 3)) if box is None else np.array(moment.triclinic_dimensions, float))
+            times.append(float(moment.time))
+    except (OSError, ValueError, EOFError) as error:
+        raise CompactFFError(f"{path} is damaged after frame {len(frames)}: {error}") from error
+    if len(frames) < FEWEST_FRAMES:
+        raise CompactFFError(f"{path} has {len(frames)} frames; expected at least {FEWEST_FRAMES}")
+    masses = atomic_masses[numbers]
+    periodic = bool(np.abs(np.linalg.det(np.array(cells))).min() > 0)
+    dof = degrees_of_freedom(frames[0] / NM_TO_A, stop_rotation=not periodic)
+    kinetic = [kinetic_eV(v, masses) if moving else np.nan for v in velocities]
+    return Run(
+        time_ps=np.array(times) - times[0],
+        potential_eV=np.full(len(frames), np.nan),
+        kinetic_eV=np.array(kinetic),
+        positions_A=np.array(frames),
+        velocities_A_per_fs=np.array(velocities),
+        numbers=numbers,
+        cell_A=np.array(cells) if periodic else np.zeros((len(frames), 3, 3)),
+        pbc=np.full(3, periodic),
+        masses_Da=masses,
+        timestep_fs=settings.timestep_fs,
+        temperature_K=settings.temperature_K,
+        dof=dof,
+        engine=Path(path).name,
+    )
+
+
+def elements_of(universe: Any, topology: str | Path) -> np.ndarray:
+    """Atomic numbers, shape (N,), of the topology's elements, or of names that are elements.
+
+    Raises
+    ------
+    CompactFFError
+        Where it tells neither.
+    """
+    for attribute in ("elements", "names"):
+        symbols = [str(s).strip().capitalize() for s in getattr(universe.atoms, attribute, [])]
+        if symbols and all(symbol in atomic_numbers and symbol != "X" for symbol in symbols):
+            return np.array([atomic_numbers[symbol] for symbol in symbols])
+    raise CompactFFError(
+        f"the topology {topology} does not tell the elements of its atoms; expected a PDB with columns 77 "
+        "and 78, an XYZ, or another format with elements"
+    )
+
+
+def _stability(campaign: Campaign, runs: Sequence[Run]) -> Section:
+    """Bonds of the first frame along every trajectory."""
+    reference = Structure(runs[0].positions_A[0], runs[0].numbers, runs[0].cell_A[0], runs[0].pbc)
+    found = [stability.survival(run, reference, campaign.molecules) for run in runs]
+    findings = stability.survival_findings(campaign, found, "")
+    bonds = campaign.molecules.bonds
+    if not len(bonds):
+        return Section(tuple(findings))
+    lines = {}
+    for run in runs[:6]:
+        lengths = stability.bond_lengths(run, bonds)
+        lines[run.engine] = (run.time_ps, np.abs(lengths - lengths[0]).max(1))
+    figure = pictures.curves({"largest change of a bond": lines}, "time (ps)", "Å")
+    return Section(tuple(findings), {}, {"bonds": campaign.picture("stability", figure)})
+
+
+def _spectra(campaign: Campaign, theirs: Sequence[Run], own: Sequence[Run]) -> Section:
+    length = min(dynamics.BLOCK_FRAMES, *(len(run) for run in (*theirs, *own)))
+    spectra = [dynamics.spectra_of(runs, length) for runs in (theirs, own)]
+    finding = compare(campaign, "dynamics.vdos", *(s[:, None, :] for s in spectra))
+    axis = dynamics.wavenumbers(own[0], spectra[0].shape[1])
+    figure = pictures.distributions({"spectrum": (axis, *spectra)}, "1/cm", ("reference", "trajectory"))
+    return Section((finding,), {}, {"spectrum": campaign.picture("dynamics-vdos", figure)})
+
+
+def _check_same(first: Run, runs: Sequence[Run], paths: Sequence[str | Path]) -> None:
+    for run, path in zip(runs, paths, strict=True):
+        if not np.array_equal(run.numbers, first.numbers) or not np.array_equal(run.pbc, first.pbc):
+            raise CompactFFError(
+                f"{path} and {paths[0]} differ in their atoms or in having a box; expected the same system"
+            )
+
+
+def _fingerprint(path: str | Path) -> dict[str, Any]:
+    """Name and size: a trajectory may be too long to be read twice."""
+    return {"file": Path(path).name, "bytes": Path(path).stat().st_size if Path(path).is_file() else None}
+
+
+def _no_calculator(dtype: str) -> BaseCalculator:
+    raise CompactFFError(
+        "trajectories have no calculator; give a student and a teacher for energies and forces"
+    )
