@@ -26,8 +26,9 @@ from compactff_md.training.labelling import (
     labelled_atoms,
     write_frames,
 )
+from compactff_md.training.modes import hessian, thermal_displacement
+from compactff_md.training.planning import ChainSpec
 from compactff_md.training.sampling import (
-    ChainSpec,
     Phase,
     langevin,
     random_strain,
@@ -38,6 +39,8 @@ from compactff_md.training.sampling import (
 )
 
 STATE_FILE = "state.npz"
+MODES_FILE = "modes.npz"
+MOST_ATTEMPTS = 100
 RESTART_AFTER = 3  # failures in one segment before the trajectory starts again
 MAX_SHARD_FRAMES = 500
 
@@ -99,21 +102,62 @@ class Chain:
         return self.labeller.counts
 
     def _exhausted(self) -> bool:
-        if self.spec.temperature_K is None:
+        if self.spec.walk == "given":
             return self.segment >= len(self.spec.members)
         return self.written + len(self.pending) >= self.spec.frames
 
     def _next_segment(self) -> None:
-        if self.spec.temperature_K is None:
+        if self.spec.walk == "given":
             self._label_given(self.spec.members[self.segment])
+        elif self.spec.walk == "rattle":
+            self._rattle()
+        elif self.spec.walk == "modes":
+            self._displace()
         else:
+            assert self.spec.temperature_K is not None
             self._run_dynamics(self.spec.temperature_K)
         self.segment += 1
 
+    def _rattle(self) -> None:
+        """One walk from one member after the other."""
+        member = self.spec.members[self.segment % len(self.spec.members)]
+        rng = np.random.default_rng([*self.spec.seed, self.segment])
+        for atoms, label in rattle_walk(self.structures[member], self.config, self.labeller, rng):
+            self.pending.append(labelled_atoms(atoms, label, source="rattle", structure=member))
+        self._cut()
+
+    def _displace(self) -> None:
+        """One frame along the normal modes; the second derivatives come first, and give frames too."""
+        member = self.spec.members[0]
+        atoms = self.structures[member]
+        path = self.folder / MODES_FILE
+        origin = {"source": "modes", "structure": member}
+        if not path.is_file():
+            matrix, labelled = hessian(atoms, self.labeller)
+            self.labeller.counts.attempts += len(labelled)
+            with atomic_write(path) as temporary:
+                np.savez(temporary, matrix=matrix)
+            # They are much alike: at most half of the frames.
+            self.pending += [labelled_atoms(a, b, **origin) for a, b in labelled[: self.spec.frames // 2]]
+        with np.load(path) as content:
+            matrix = content["matrix"]
+        rng = np.random.default_rng([*self.spec.seed, self.segment])
+        moved = atoms.copy()
+        moved.positions += thermal_displacement(
+            matrix, self.spec.temperature_K or 0.0, not atoms.pbc.any(), rng
+        )
+        self._label(moved, **origin)
+        self._cut()
+
+    def _cut(self) -> None:
+        del self.pending[self.spec.frames - self.written :]
+
     def _label_given(self, member: int) -> None:
+        self._label(self.structures[member], structure=member)
+
+    def _label(self, atoms: ase.Atoms, **info: object) -> None:
         counts = self.labeller.counts
         counts.attempts += 1
-        atoms = self.structures[member]
         try:
             label = self.labeller.label(atoms)
         except TeacherFailure:
@@ -122,22 +166,20 @@ class Chain:
         if label.max_force_eV_per_A > self.config.max_force_eV_per_A:
             counts.rejected += 1
             return
-        self.pending.append(labelled_atoms(atoms, label, structure=member))
+        self.pending.append(labelled_atoms(atoms, label, **info))
 
     def _run_dynamics(self, temperature_K: float) -> None:
         """One stretch of the trajectory and the frames that it gives; tried again where the teacher fails."""
         counts, config = self.labeller.counts, self.config
         testing = self.spec.purpose != "train"
         steps = config.test_spacing_steps if testing else config.spacing_steps
-        for attempt in range(100):
+        for attempt in range(MOST_ATTEMPTS):
             rng = np.random.default_rng([*self.spec.seed, self.segment, attempt])
             counts.attempts += 1
             try:
                 if self.phase is None or attempt >= RESTART_AFTER:
                     self.phase = self._thermal_start(temperature_K, rng, testing)
-                self.phase = langevin(
-                    self.atoms, self.phase, temperature_K, steps, config, self.labeller, rng
-                )
+                self.phase = self._langevin(self.phase, temperature_K, steps, rng)
                 break
             except TeacherFailure:
                 counts.failures += 1
@@ -152,6 +194,8 @@ class Chain:
         assert self.phase is not None
         origin = {"structure": self.spec.members[0], "chain": self.spec.name}
         self.atoms.positions = self.phase.positions_A
+        if self.phase.cell_A is not None:
+            self.atoms.set_cell(self.phase.cell_A)
         if self.phase.label.max_force_eV_per_A <= self.config.max_force_eV_per_A:
             frame = labelled_atoms(
                 self.atoms, self.phase.label, source="md", temperature_K=temperature_K, **origin
@@ -162,7 +206,7 @@ class Chain:
         if not testing:
             for atoms, label in rattle_walk(self.atoms, self.config, self.labeller, rng):
                 self.pending.append(labelled_atoms(atoms, label, source="rattle", **origin))
-        del self.pending[self.spec.frames - self.written :]
+        self._cut()
 
     def _start_atoms(self) -> ase.Atoms:
         atoms = self.structures[self.spec.members[0]]
@@ -175,8 +219,22 @@ class Chain:
         self.atoms = self._start_atoms()
         velocities = thermal_velocities(sampling_masses(self.atoms, self.config), 2 * temperature_K, rng)
         phase = Phase(self.atoms.positions.copy(), velocities, self.labeller.label(self.atoms))
-        steps = self.config.equilibration_steps if testing else 0
-        return langevin(self.atoms, phase, temperature_K, steps, self.config, self.labeller, rng)
+        steps = self.spec.equilibration_steps
+        if steps is None:
+            steps = self.config.equilibration_steps if testing else 0
+        return self._langevin(phase, temperature_K, steps, rng)
+
+    def _langevin(self, phase: Phase, temperature_K: float, steps: int, rng: np.random.Generator) -> Phase:
+        return langevin(
+            self.atoms,
+            phase,
+            temperature_K,
+            steps,
+            self.config,
+            self.labeller,
+            rng,
+            self.spec.pressure_bar,
+        )
 
     def _write_shard(self) -> None:
         if self.pending:
@@ -191,6 +249,8 @@ class Chain:
         }
         if self.phase is not None:
             content |= {"positions": self.phase.positions_A, "velocities": self.phase.velocities}
+            if self.phase.cell_A is not None:
+                content["cell"] = self.phase.cell_A
         with atomic_write(self.folder / STATE_FILE) as temporary:
             np.savez(temporary, **content)
 
@@ -205,9 +265,12 @@ class Chain:
                 setattr(self.labeller.counts, name, int(content[name]))
             if "positions" in content and not self.complete:
                 self.atoms.positions = content["positions"]
+                cell = content["cell"] if "cell" in content.files else None
+                if cell is not None:
+                    self.atoms.set_cell(cell)
                 with suppress(TeacherFailure):  # the trajectory then starts again
                     label = self.labeller.label(self.atoms)
-                    self.phase = Phase(content["positions"], content["velocities"], label)
+                    self.phase = Phase(content["positions"], content["velocities"], label, cell)
 
 
 def shards_of(folder: Path) -> list[Path]:

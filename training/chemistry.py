@@ -207,16 +207,3 @@ def is_plausible(molecule: Molecule, atoms: ase.Atoms) -> bool:
     others = ~bonded & ~np.eye(len(atoms), dtype=bool)
     near, far = ratio[bonded], ratio[others]
     return bool(np.all((near > 0.67) & (near < 1.33)) and np.all(far > 1.1))
-
-
-def rotatable_bonds(smiles: str) -> list[tuple[int, int, int, int]]:
-    """Four atoms of each dihedral about a single bond outside rings, as in :func:`conformers`' order."""
-    molecule = Chem.AddHs(parse(smiles))
-    pattern = Chem.MolFromSmarts("[!$([D1])]-&!@[!$([D1])]")
-    dihedrals = []
-    for i, j in molecule.GetSubstructMatches(pattern):
-        left = [a.GetIdx() for a in molecule.GetAtomWithIdx(i).GetNeighbors() if a.GetIdx() != j]
-        right = [a.GetIdx() for a in molecule.GetAtomWithIdx(j).GetNeighbors() if a.GetIdx() != i]
-        if left and right:
-            dihedrals.append((left[0], i, j, right[0]))
-    return dihedrals

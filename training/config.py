@@ -13,9 +13,13 @@ from compactff_md.errors import CompactFFError
 from compactff_md.files import write_text
 from compactff_md.students import SIZES
 from compactff_md.training.keys import LabelKeys
+from compactff_md.training.steps import AnyStep, ConformersStep, step_names
 
 Model = TypeVar("Model", bound=BaseModel)
 DEFAULT_STEPS = 20_000
+# Of the sampling: what a recipe with steps says in its steps, and in those for the test.
+PLAIN_FIELDS = ("mode", "frames", "temperatures_K", "trajectories", "spacing_steps", "rattles")
+TEST_FIELDS = ("test_temperatures_K", "test_frames", "test_spacing_steps")
 
 
 class CheckConfig(BaseModel):
@@ -158,6 +162,13 @@ class SamplingConfig(BaseModel):
         Processes that call the teacher; None takes one a core (at most 8) for xTB, and one otherwise.
     max_failures
         Largest fraction of labels that the teacher may fail on.
+    steps
+        What to sample step by step (:mod:`compactff_md.training.steps`), in the place of ``mode``,
+        ``frames``, ``temperatures_K``, ``trajectories``, ``spacing_steps`` and ``rattles``. Without a step
+        for the test, the given structures are tested as without steps.
+    dask
+        Address of a dask scheduler that does the work, such as ``tcp://host:8786``, or "local" for one of
+        its own here; None: processes of this machine. All must see the out folder under the same path.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -184,6 +195,20 @@ class SamplingConfig(BaseModel):
     n_workers: int | None = Field(None, ge=1)
     max_failures: float = Field(0.2, ge=0, lt=1)
     shard_seconds: float = Field(20.0, ge=0)
+    steps: tuple[AnyStep, ...] = ()
+    dask: str | None = None
+
+    @model_validator(mode="after")
+    def _one_or_the_other(self) -> Self:
+        step_names(self.steps)
+        outranked = set(PLAIN_FIELDS) if self.steps else set()
+        if any(step.purpose == "test" for step in self.steps):
+            outranked |= set(TEST_FIELDS)
+        fields = type(self).model_fields
+        both = sorted(name for name in outranked if getattr(self, name) != fields[name].default)
+        if both:
+            raise ValueError(f"steps and {', '.join(both)} contradict each other; set these in the steps")
+        return self
 
     @model_validator(mode="after")
     def _positive(self) -> Self:
@@ -196,18 +221,72 @@ class SamplingConfig(BaseModel):
         return self
 
 
+class RoundsConfig(BaseModel):
+    """On-policy rounds after the first labels (:mod:`compactff_md.training.rounds`).
+
+    Attributes
+    ----------
+    most
+        Rounds at most; 0: none.
+    labels
+        Teacher calls that all rounds together may spend.
+    trajectories, steps, spacing_steps
+        Runs of the student in each round, their steps, and steps between frames to choose from.
+    temperatures_K
+        Of the runs; None takes those of the sampling.
+    probe_share
+        Part of a round's labels that is drawn at random, to tell the error on fresh trajectories.
+    enough
+        The rounds end where this error is at most that many times the error on the test.
+    training_share
+        Part of the run's ``minutes``, steps or epochs for the student of each round.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    most: int = Field(0, ge=0, le=20)
+    labels: int = Field(600, ge=10)
+    trajectories: int = Field(12, ge=1)
+    steps: int = Field(2000, ge=10)
+    spacing_steps: int = Field(50, ge=5)
+    temperatures_K: tuple[float, ...] | None = None
+    probe_share: float = Field(0.3, gt=0, le=1)
+    enough: float = Field(1.1, gt=0)
+    training_share: float = Field(0.1, gt=0, lt=0.5)
+
+    @model_validator(mode="after")
+    def _room(self) -> Self:
+        if self.most * self.training_share > 0.5:
+            raise ValueError(
+                f"{self.most} rounds of {self.training_share:g} of the time leave less than half of it; "
+                "expected most * training_share of at most 0.5"
+            )
+        if self.temperatures_K is not None and min(self.temperatures_K, default=0.0) <= 0:
+            raise ValueError(f"temperatures_K is {self.temperatures_K}; expected at least one, all above 0 K")
+        return self
+
+
 class DistillConfig(TrainConfig):
     """From structures to a student: everything of :class:`TrainConfig`, and the teacher and sampling.
 
     ``minutes`` covers labelling and training: labelling ends after half of it with what it has, training
-    takes the rest.
+    takes the rest. ``structures`` may be None where the sampling makes its own from SMILES. ``labelled``
+    are files with frames that the same teacher has labelled before; they join the training frames.
     """
 
-    structures: str
+    structures: str | None = None
     teacher: str = "gfn2-xtb"
     teacher_arguments: dict[str, Any] = Field(default_factory=dict)
     size: str = "ultra-tiny"
+    labelled: tuple[str, ...] = ()
     sampling: SamplingConfig = SamplingConfig()
+    rounds: RoundsConfig = RoundsConfig()
+
+    @model_validator(mode="after")
+    def _from_something(self) -> Self:
+        if self.structures is None and not any(isinstance(s, ConformersStep) for s in self.sampling.steps):
+            raise ValueError("the field 'structures' is missing")
+        return self
 
     @property
     def training(self) -> TrainConfig:

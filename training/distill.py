@@ -11,24 +11,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ase
+
 from compactff_md.artifact import describe, save_student
 from compactff_md.files import plain, write_json
+from compactff_md.students.uncertainty import Uncertainty
 from compactff_md.teachers import Teacher, create_teacher
 from compactff_md.training.config import DistillConfig, TrainConfig, write_config
 from compactff_md.training.dataset import Source, check_validation, load_sets, read_labelled
 from compactff_md.training.distributed import Team, join_team
 from compactff_md.training.frames import LabelledSet
-from compactff_md.training.generate import Labels, generate_labels, read_start, structures_digest
+from compactff_md.training.generate import (
+    Labels,
+    file_digests,
+    generate_labels,
+    open_pool,
+    read_start,
+    start_structures,
+    structures_digest,
+)
 from compactff_md.training.loop import TrainResult, train
 from compactff_md.training.metrics import Comparison, compare, summary
 from compactff_md.training.plots import plot_report
+from compactff_md.training.pool import Pool
 from compactff_md.training.progress import Reporter
+from compactff_md.training.rounds import Round, is_enough, run_round
 from compactff_md.training.runs import RunFolder, open_run
+from compactff_md.training.teacher_check import (
+    check_gradient,
+    check_labels_are_its_own,
+    gradient_warning,
+    open_shell_warning,
+)
+from compactff_md.training.uncertainty import fit_uncertainty, force_error, quality, tell
 
 STUDENT_FILE = "student.safetensors"
 METRICS_FILE = "metrics.json"
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.png"
+CHECK_FILE = "teacher.json"
 LEAST_TRAINING_SHARE = 0.25  # of `minutes`, whatever the labelling took
 
 
@@ -118,27 +139,96 @@ def distill(config: DistillConfig, out: str | Path, reporter: Reporter | None = 
     reporter = reporter if reporter and team.leads else Reporter()
     teacher = create_teacher(config.teacher, **config.teacher_arguments)
     structures = read_start(config.structures, teacher)
-    sources = {"structures_sha256": structures_digest(structures), "teacher_version": teacher.version}
+    sources = {
+        "structures_sha256": structures_digest(structures),
+        "teacher_version": teacher.version,
+        **file_digests(config),
+    }
     run = open_run(out, "distill", config, sources, team)
     if run.finished:
         return _finished(run, reporter)
     if team.leads:
         write_config(config, run.path / RECIPE_FILE)
+        _examine(teacher, structures, run, reporter)
+        for path in config.labelled:
+            check_labels_are_its_own(teacher, read_labelled(path, config.keys).frames)
         generate_labels(config, structures, teacher, run.path, reporter)
     team.wait()
     labels = generate_labels(config, structures, teacher, run.path, reporter)
-    training = _training_config(config, labels)
-    sets = load_sets([labels.train], labels.valid, training)
+    rounds = _rounds(config, labels, teacher, run, team, reporter)
+    training = _training_config(config, labels, rounds)
+    sets = load_sets([labels.train, *config.labelled, *_files(rounds)], labels.valid, training)
     tests = _load_tests(dict(labels.tests), sets[0], training)
     result = train(training, *sets, run.path, reporter)
-    return _conclude(config, run, team, result, sets, tests, reporter, teacher, labels)
+    return _conclude(config, run, team, result, sets, tests, reporter, teacher, labels, rounds)
 
 
-def _training_config(config: DistillConfig, labels: Labels) -> TrainConfig:
-    """Give the training what the labelling left of the time."""
+def _examine(teacher: Teacher, structures: list[ase.Atoms], run: RunFolder, reporter: Reporter) -> None:
+    """Once for a run, warn of a teacher whose forces are no gradient, and of odd numbers of electrons."""
+    path = run.path / CHECK_FILE
+    if path.is_file() or not structures:
+        return
+    found = check_gradient(teacher, structures[0])
+    for warning in (gradient_warning(teacher, found), open_shell_warning(teacher, structures)):
+        if warning:
+            reporter.note(warning)
+    write_json(path, found)
+
+
+def _rounds(
+    config: DistillConfig,
+    labels: Labels,
+    teacher: Teacher,
+    run: RunFolder,
+    team: Team,
+    reporter: Reporter,
+) -> list[Round]:
+    """On-policy rounds until the student is no worse on its own trajectories, or the labels are spent."""
+    done: list[Round] = []
+    left = config.rounds.labels
+    for index in range(config.rounds.most):
+        part = _share_of(config, config.rounds.training_share)
+        sets = load_sets([labels.train, *config.labelled, *_files(done)], labels.valid, part)
+        tests = _load_tests(dict(labels.tests), sets[0], part)
+        folder = run.path / "rounds" / f"{index + 1:02d}"
+        arguments = (index, config, part, sets, tests, start_structures(labels), teacher, folder)
+        budget = left // (config.rounds.most - index)
+
+        def open_there(teacher: Teacher, workers: int, folder: Path) -> Pool:
+            return open_pool(teacher, workers, folder, config.sampling.dask)
+
+        run_round(*arguments, budget, open_there, team.leads, reporter)
+        team.wait()
+        # The leading process has written it; the others read it here.
+        done.append(run_round(*arguments, budget, open_there, team.leads, reporter))
+        left -= done[-1].report["labels"]
+        if is_enough(done[-1].report, config) or left <= 0:
+            break
+    return done
+
+
+def _files(rounds: list[Round]) -> list[Path]:
+    return [part.frames for part in rounds if part.frames.is_file()]
+
+
+def _share_of(config: DistillConfig, share: float) -> TrainConfig:
+    """The training of a round: a share of the whole."""
+    training = config.training
+    return training.model_copy(
+        update={
+            "minutes": None if training.minutes is None else share * training.minutes,
+            "steps": None if training.max_steps is None else max(1, round(share * training.max_steps)),
+            "epochs": None if training.epochs is None else max(1, round(share * training.epochs)),
+        }
+    )
+
+
+def _training_config(config: DistillConfig, labels: Labels, rounds: list[Round]) -> TrainConfig:
+    """Give the training what labelling and rounds left of the time."""
     if config.minutes is None:
         return config.training
-    left = config.minutes - labels.counts["seconds"] / 60.0
+    spent = labels.counts["seconds"] + sum(part.report["seconds"] for part in rounds)
+    left = config.minutes - spent / 60.0
     return config.training.model_copy(update={"minutes": max(left, LEAST_TRAINING_SHARE * config.minutes)})
 
 
@@ -171,6 +261,7 @@ def _conclude(
     reporter: Reporter,
     teacher: Teacher | None = None,
     labels: Labels | None = None,
+    rounds: Sequence[Round] = (),
 ) -> RunResult:
     """Measure, and write the student, the numbers and the picture."""
     if not team.leads:
@@ -179,9 +270,15 @@ def _conclude(
     compared = {"valid": compare(result.network, sets[1].frames)}
     compared |= {name: compare(result.network, data.frames) for name, data in tests.items()}
     errors = {name: summary(comparison) for name, comparison in compared.items()}
+    uncertainty = fit_uncertainty(result.network, sets[0].frames, compared["valid"], config.seed)
+    told = _told(uncertainty, result, compared)
     metrics = {"errors": errors, "training": _training_numbers(result), "history": result.history}
+    metrics["uncertainty"] = told
     if labels is not None:
         metrics["labels"] = labels.counts
+        metrics["stages"] = _stages(labels, rounds, result, errors)
+    if (run.path / CHECK_FILE).is_file():
+        metrics["teacher"] = json.loads((run.path / CHECK_FILE).read_text(encoding="utf-8"))
     described = describe(
         result.network,
         size=config.size,
@@ -190,7 +287,7 @@ def _conclude(
         metrics=errors,
         seed=config.seed,
     )
-    save_student(run.path / STUDENT_FILE, result.network, described)
+    save_student(run.path / STUDENT_FILE, result.network, described, uncertainty)
     write_json(run.path / METRICS_FILE, metrics)
     plot_report(
         run.path / REPORT_FILE, _pairs(compared), result.history, _title(config, described.num_parameters)
@@ -199,6 +296,32 @@ def _conclude(
     reporter.note(f"student, metrics and picture are in {run.path}")
     team.wait()
     return RunResult(run.path, plain(metrics))
+
+
+def _told(
+    uncertainty: Uncertainty | None, result: TrainResult, compared: dict[str, Comparison]
+) -> dict[str, Any]:
+    """How well the uncertainty tells errors on each set of unseen frames; empty where there is none."""
+    if uncertainty is None:
+        return {}
+    return {
+        name: quality(tell(uncertainty, result.network, part.frames), force_error(part))
+        for name, part in compared.items()
+    }
+
+
+def _stages(
+    labels: Labels, rounds: Sequence[Round], result: TrainResult, errors: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Seconds, labels and error of each stage."""
+    last = {
+        f"{name}_force_rmse_meV_per_A": found["forces"]["rmse_meV_per_A"] for name, found in errors.items()
+    }
+    return [
+        {"stage": "labels", "seconds": labels.counts["seconds"], "labels": labels.counts["calls"]},
+        *(part.report for part in rounds),
+        {"stage": "training", "seconds": result.elapsed_s, "labels": 0, **last},
+    ]
 
 
 def _training_numbers(result: TrainResult) -> dict[str, Any]:

@@ -19,12 +19,15 @@ from compactff_md.files import write_json
 from compactff_md.structure import Structure, read_structures
 from compactff_md.teachers import Teacher
 from compactff_md.training.chains import shards_of
+from compactff_md.training.cluster import ClusterPool
 from compactff_md.training.config import DistillConfig
 from compactff_md.training.labelling import write_frames
-from compactff_md.training.pool import TeacherPool, default_workers
+from compactff_md.training.packing import decode_atoms, encode_atoms
+from compactff_md.training.planning import ChainSpec, Plan, plan_fields, plan_steps
+from compactff_md.training.pool import Pool, TeacherPool, default_workers
 from compactff_md.training.progress import Reporter
-from compactff_md.training.sampling import ChainSpec, plan_chains
-from compactff_md.training.tasks import chain_task, decode_atoms, encode_atoms, relax_task
+from compactff_md.training.steps import ConformersStep, step_names
+from compactff_md.training.tasks import chain_task, relax_task
 
 LABELS_FILE = "labels.json"
 CLOCK_SECONDS = 5.0
@@ -46,14 +49,16 @@ class Labels:
     counts: dict[str, Any]
 
 
-def read_start(path: str | Path, teacher: Teacher) -> list[ase.Atoms]:
-    """Read the structures to start from, and refuse what cannot be labelled.
+def read_start(path: str | Path | None, teacher: Teacher) -> list[ase.Atoms]:
+    """Read the structures to start from, and refuse what cannot be labelled; none where there is no file.
 
     Raises
     ------
     CompactFFError
         For unreadable files, overlapping atoms, lengths in nm, elements that the teacher lacks.
     """
+    if path is None:
+        return []
     structures = read_structures(path)
     for index, atoms in enumerate(structures):
         name = f"{Path(path).name} structure {index}"
@@ -79,14 +84,43 @@ def generate_labels(
     if not (out / LABELS_FILE).is_file():
         folder = out / "labels"
         folder.mkdir(exist_ok=True)
-        clock = _Clock(folder / "clock.json", config.minutes)
+        clock = _Clock(folder / "clock.json", _labelling_minutes(config))
         workers = config.sampling.n_workers or default_workers(teacher)
-        with TeacherPool(teacher, workers, folder) as pool:
+        with open_pool(teacher, workers, folder, config.sampling.dask) as pool:
             relaxed = _relax_all(config, structures, pool, folder, reporter, clock)
-            specs = plan_chains(len(structures), config.sampling, config.seed)
-            totals = _run_chains(config, specs, relaxed, pool, folder, reporter, clock)
-        _collect(config, specs, folder, out, {**totals, "seconds": clock.elapsed()})
+            plan = _plan(config, relaxed, len(structures), teacher, folder, reporter)
+            totals = _run_chains(plan, pool, folder, reporter, clock)
+        _collect(config, plan, folder, out, {**totals, "seconds": clock.elapsed()})
     return _read_labels(out)
+
+
+def _plan(
+    config: DistillConfig,
+    structures: dict[int, ase.Atoms],
+    num_given: int,
+    teacher: Teacher,
+    folder: Path,
+    reporter: Reporter,
+) -> Plan:
+    """Chains and their structures; those that steps made are checked as the given ones were."""
+    if not config.sampling.steps:
+        return plan_fields(structures, num_given, config.sampling, config.seed)
+    plan = plan_steps(structures, config.sampling, config.seed, folder, reporter)
+    for index in sorted(plan.structures.keys() - structures.keys()):
+        teacher.check(plan.structures[index], f"structure {index}, made by a step")
+    return plan
+
+
+def open_pool(teacher: Teacher, workers: int, folder: Path, dask: str | None) -> Pool:
+    """Processes of this machine, or the workers of a dask scheduler."""
+    return ClusterPool(teacher, dask, workers, folder) if dask else TeacherPool(teacher, workers, folder)
+
+
+def _labelling_minutes(config: DistillConfig) -> float | None:
+    """Half of what the rounds leave of the time; None where there is no limit."""
+    if config.minutes is None:
+        return None
+    return config.minutes * LABELLING_SHARE * (1.0 - config.rounds.most * config.rounds.training_share)
 
 
 class _Clock:
@@ -94,7 +128,7 @@ class _Clock:
 
     def __init__(self, path: Path, minutes: float | None) -> None:
         self.path = path
-        self.limit_s = None if minutes is None else 60.0 * minutes * LABELLING_SHARE
+        self.limit_s = None if minutes is None else 60.0 * minutes
         before = json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
         self.started = self.saved = time.monotonic()
         self.started -= before
@@ -115,16 +149,19 @@ class _Clock:
 def _relax_all(
     config: DistillConfig,
     structures: list[ase.Atoms],
-    pool: TeacherPool,
+    pool: Pool,
     folder: Path,
     reporter: Reporter,
     clock: _Clock,
 ) -> dict[int, ase.Atoms]:
     """Relax every structure that a trajectory may start from; the results are kept for a resumed run."""
+    given = dict(enumerate(structures))
     if config.sampling.mode == "given" or config.sampling.relax_steps == 0:
-        return dict(enumerate(structures))
-    specs = plan_chains(len(structures), config.sampling, config.seed)
-    needed = sorted({member for spec in specs for member in spec.members})
+        return given
+    needed = sorted(given)
+    if not config.sampling.steps:
+        chains = plan_fields(given, len(given), config.sampling, config.seed).chains
+        needed = sorted({member for chain in chains for member in chain.spec.members})
     path = folder / "relaxed.json"
     known = {int(k): v for k, v in json.loads(path.read_text()).items()} if path.is_file() else {}
     missing = [member for member in needed if member not in known]
@@ -142,18 +179,13 @@ def _relax_all(
     return {member: decode_atoms(known[member]) for member in needed}
 
 
-def _run_chains(
-    config: DistillConfig,
-    specs: list[ChainSpec],
-    structures: dict[int, ase.Atoms],
-    pool: TeacherPool,
-    folder: Path,
-    reporter: Reporter,
-    clock: _Clock,
-) -> dict[str, Any]:
-    tasks = [chain_task(spec, structures, folder / spec.name, config.sampling) for spec in specs]
+def _run_chains(plan: Plan, pool: Pool, folder: Path, reporter: Reporter, clock: _Clock) -> dict[str, Any]:
+    tasks = [
+        chain_task(chain.spec, plan.structures, folder / chain.spec.name, chain.config)
+        for chain in plan.chains
+    ]
     made = [0] * len(tasks)
-    reporter.start("labelling", sum(spec.frames for spec in specs))
+    reporter.start("labelling", sum(chain.spec.frames for chain in plan.chains))
 
     def on_frames(index: int, frames: int) -> None:
         made[index] = frames
@@ -177,12 +209,10 @@ def _report_losses(totals: dict[str, Any], reporter: Reporter) -> None:
         )
 
 
-def _collect(
-    config: DistillConfig, specs: list[ChainSpec], folder: Path, out: Path, totals: dict[str, Any]
-) -> None:
+def _collect(config: DistillConfig, plan: Plan, folder: Path, out: Path, totals: dict[str, Any]) -> None:
     """Merge the shards into one file a purpose; the end of each training chain is held out."""
     frames: dict[str, list[ase.Atoms]] = defaultdict(list)
-    for spec in specs:
+    for spec in (chain.spec for chain in plan.chains):
         chain = [atoms for shard in shards_of(folder / spec.name) for atoms in read_structures(shard)]
         if spec.purpose != "train":
             frames[spec.purpose] += chain
@@ -206,7 +236,7 @@ def _collect(
 def _held_out(chain: list[ase.Atoms], config: DistillConfig, spec: ChainSpec) -> set[int]:
     """The end of a trajectory, or a random part of given structures."""
     count = round(config.sampling.valid_fraction * len(chain)) or int(len(chain) > 3)
-    if spec.temperature_K is not None:
+    if spec.walk == "md":
         return set(range(len(chain) - count, len(chain)))
     order = np.random.default_rng([*spec.seed, *spec.members[:1]]).permutation(len(chain))
     return set(order[:count].tolist())
@@ -222,3 +252,35 @@ def structures_digest(structures: list[ase.Atoms]) -> str:
     """Checksum of the structures, for telling runs apart."""
     text = json.dumps([encode_atoms(atoms) for atoms in structures])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digests(config: DistillConfig) -> dict[str, str]:
+    """Checksums of the files of labels and SMILES that a run reads beside its structures, by their names."""
+    steps = config.sampling.steps
+    files = {
+        name: step.smiles
+        for name, step in zip(step_names(steps), steps, strict=True)
+        if isinstance(step, ConformersStep)
+    }
+    files |= {f"labelled-{index}": path for index, path in enumerate(config.labelled)}
+    return {
+        f"{name}_sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        for name, path in files.items()
+        if Path(path).is_file()
+    }
+
+
+def start_structures(labels: Labels, most: int = 200) -> list[ase.Atoms]:
+    """Labelled structures from which a student may run: the calmest of each composition, evenly spaced."""
+    frames = read_structures(labels.train)
+    calmest: dict[str, ase.Atoms] = {}
+    for atoms in frames:
+        key = atoms.get_chemical_formula()
+        if key not in calmest or _largest_force(atoms) < _largest_force(calmest[key]):
+            calmest[key] = atoms
+    found = list(calmest.values())
+    return [atoms.copy() for atoms in found[:: max(1, -(-len(found) // most))]]
+
+
+def _largest_force(atoms: ase.Atoms) -> float:
+    return float(np.linalg.norm(atoms.get_forces(), axis=1).max())

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from compactff_md.errors import CompactFFError
 from compactff_md.teachers import Teacher
@@ -31,8 +31,25 @@ LEAST_TIME_S = 1.0
 
 
 def default_workers(teacher: Teacher) -> int:
-    """One process a core for xTB, at most 8; one for networks, which use the cores or the GPU themselves."""
-    return min(MOST_WORKERS, os.cpu_count() or 1) if teacher.name.endswith("-xtb") else 1
+    """One process a core for xTB and students, at most 8; else one, which uses all cores or the GPU."""
+    small = teacher.name.endswith("-xtb") or teacher.name.startswith("student:")
+    return min(MOST_WORKERS, os.cpu_count() or 1) if small else 1
+
+
+class Pool(Protocol):
+    """What does tasks with a teacher, here or elsewhere; a context manager."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def run(
+        self, tasks: list[Task], on_frames: OnFrames, time_left: Callable[[], float] | None = None
+    ) -> list[dict[str, Any]]:
+        """Do all tasks; as :meth:`TeacherPool.run`."""
+        ...
 
 
 class TeacherPool:

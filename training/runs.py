@@ -25,6 +25,7 @@ FREE_FIELDS = {
     "isolated_energies_eV",
     "sampling.n_workers",
     "sampling.shard_seconds",
+    "sampling.dask",
 }
 
 

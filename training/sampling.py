@@ -15,9 +15,9 @@ import numpy as np
 from ase import units
 from ase.geometry import get_distances
 from ase.optimize import LBFGS
-from pydantic import BaseModel, ConfigDict
 
 from compactff_md.errors import CompactFFError
+from compactff_md.training.barostat import log_volume_step
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.labelling import Label, Labeller, TeacherFailure
 
@@ -27,105 +27,17 @@ DESCENT_LIMIT_A = 0.1
 SHRINK_TRIES = 6
 
 
-class ChainSpec(BaseModel):
-    """One chain of frames: from which structure, where to, how hot, how many.
-
-    ``temperature_K`` is None where the given structures ``members`` are labelled as they are. ``strained``
-    chains start from a randomly deformed cell.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    purpose: str
-    members: tuple[int, ...]
-    frames: int
-    seed: tuple[int, ...]
-    temperature_K: float | None = None
-    strained: bool = False
-
-
 @dataclass(frozen=True)
 class Phase:
-    """Positions in A and velocities in ASE's unit, both (N, 3), and the label at these positions."""
+    """Positions in A and velocities in ASE's unit, both (N, 3), and the label at these positions.
+
+    ``cell_A``, shape (3, 3), is None where the cell does not change.
+    """
 
     positions_A: np.ndarray
     velocities: np.ndarray
     label: Label
-
-
-def plan_chains(num_structures: int, config: SamplingConfig, seed: int) -> list[ChainSpec]:
-    """Lay out all chains, those of the test first; the same for the same arguments."""
-    if config.mode == "given":
-        return _plan_given(num_structures, config, seed)
-    tests = [
-        ChainSpec(
-            name=f"test-{temperature:g}K-{index:05d}",
-            purpose=f"test_{temperature:g}K",
-            members=(int(structure),),
-            frames=count,
-            seed=(seed, 1, int(structure), round(temperature)),
-            temperature_K=temperature,
-        )
-        for temperature in config.test_temperatures_K
-        for index, (structure, count) in enumerate(_spread(num_structures, config.test_frames, 5))
-    ]
-    return tests + _plan_training(num_structures, config, seed)
-
-
-def _plan_training(num_structures: int, config: SamplingConfig, seed: int) -> list[ChainSpec]:
-    temperatures = config.temperatures_K
-    each = len(temperatures) * config.trajectories
-    # Chains shorter than about ten frames are not worth their start.
-    each = max(1, min(each, config.frames // (10 * num_structures)))
-    chosen = np.unique(np.linspace(0, num_structures - 1, min(num_structures, config.frames)).astype(int))
-    total = len(chosen) * each
-    specs = []
-    for order, structure in enumerate(chosen.tolist()):
-        for k in range(each):
-            index = order * each + k
-            temperature = temperatures[(order + k) % len(temperatures)]
-            specs.append(
-                ChainSpec(
-                    name=f"train-{index:05d}",
-                    purpose="train",
-                    members=(structure,),
-                    frames=config.frames // total + (index < config.frames % total),
-                    seed=(seed, 2, structure, k),
-                    temperature_K=temperature,
-                    strained=k >= len(temperatures) or each == 1,
-                )
-            )
-    return [spec for spec in specs if spec.frames > 0]
-
-
-def _plan_given(num_structures: int, config: SamplingConfig, seed: int) -> list[ChainSpec]:
-    """Label every structure; a tenth of them, drawn at random, is for the test."""
-    if num_structures < 4:
-        raise CompactFFError(
-            f"there are {num_structures} structures to label; expected at least 4 with mode 'given'"
-        )
-    order = np.random.default_rng([seed, 3]).permutation(num_structures)
-    tested = max(1, min(config.test_frames, num_structures // 10))
-    parts = [("test", np.sort(order[:tested])), ("train", np.sort(order[tested:]))]
-    return [
-        ChainSpec(
-            name=f"{purpose}-{k:05d}",
-            purpose=purpose,
-            members=tuple(part.tolist()),
-            frames=len(part),
-            seed=(seed,),
-        )
-        for purpose, members in parts
-        for k, part in enumerate(np.array_split(members, max(1, len(members) // 50)))
-    ]
-
-
-def _spread(num_structures: int, frames: int, fewest: int) -> list[tuple[int, int]]:
-    """Evenly spaced structures and how many frames each gives, at least ``fewest`` where possible."""
-    count = max(1, min(num_structures, frames // fewest))
-    chosen = np.unique(np.linspace(0, num_structures - 1, count).astype(int)).tolist()
-    return [(s, frames // len(chosen) + (k < frames % len(chosen))) for k, s in enumerate(chosen)]
+    cell_A: np.ndarray | None = None
 
 
 def relax(atoms: ase.Atoms, labeller: Labeller, max_steps: int, name: str) -> ase.Atoms:
@@ -164,8 +76,9 @@ def langevin(
     config: SamplingConfig,
     labeller: Labeller,
     rng: np.random.Generator,
+    pressure_bar: float | None = None,
 ) -> Phase:
-    """Move by Langevin dynamics, one teacher call a step.
+    """Move by Langevin dynamics, one teacher call a step; at constant pressure where one is given.
 
     BAOAB splitting (Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34): its positions have the
     Boltzmann distribution to second order in the step, exactly so for harmonic forces.
@@ -180,15 +93,54 @@ def langevin(
     keep = np.exp(-config.friction_per_fs * config.timestep_fs)
     kick = np.sqrt((1 - keep**2) * units.kB * temperature_K / masses)
     x, v, label = phase.positions_A, phase.velocities, phase.label
+    if phase.cell_A is not None:
+        atoms.set_cell(phase.cell_A)
     for _ in range(steps):
         v = v + 0.5 * dt * label.forces_eV_per_A / masses
         x = x + 0.5 * dt * v
         v = keep * v + kick * rng.standard_normal(v.shape)
+        if pressure_bar is not None:
+            x = rescale(atoms, x, label, temperature_K, pressure_bar, config.timestep_fs, rng)
         x = x + 0.5 * dt * v
         atoms.positions = x
         label = labeller.label(atoms)
         v = v + 0.5 * dt * label.forces_eV_per_A / masses
-    return Phase(x, v, label)
+    return Phase(x, v, label, None if pressure_bar is None else atoms.cell.array.copy())
+
+
+def rescale(
+    atoms: ase.Atoms,
+    positions_A: np.ndarray,
+    label: Label,
+    temperature_K: float,
+    pressure_bar: float,
+    timestep_fs: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Scale the cell of ``atoms`` in place for a step at constant pressure; return the scaled positions.
+
+    Raises
+    ------
+    CompactFFError
+        If the label has no stress.
+    """
+    if label.stress_eV_per_A3 is None:
+        raise CompactFFError(
+            "constant pressure needs a teacher with a stress and a structure that is periodic in all "
+            "directions; use ensemble nvt"
+        )
+    change = log_volume_step(
+        atoms.get_volume(),
+        label.stress_eV_per_A3,
+        len(atoms),
+        temperature_K,
+        pressure_bar,
+        timestep_fs,
+        rng,
+    )
+    factor = np.exp(change / 3.0)
+    atoms.set_cell(factor * atoms.cell.array)
+    return factor * positions_A
 
 
 def sampling_masses(atoms: ase.Atoms, config: SamplingConfig) -> np.ndarray:

@@ -7,28 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import ase
+import numpy as np
 
 from compactff_md.training.chains import Chain
 from compactff_md.training.config import SamplingConfig
+from compactff_md.training.explore import explore
 from compactff_md.training.labelling import Labeller
-from compactff_md.training.sampling import ChainSpec, relax
+from compactff_md.training.packing import decode_atoms, encode_atoms
+from compactff_md.training.planning import ChainSpec
+from compactff_md.training.sampling import relax
 
 Task = dict[str, Any]
-
-
-def encode_atoms(atoms: ase.Atoms) -> dict[str, Any]:
-    """Numbers, positions, cell and pbc in types that JSON has."""
-    return {
-        "numbers": atoms.numbers.tolist(),
-        "positions": atoms.positions.tolist(),
-        "cell": atoms.cell.array.tolist(),
-        "pbc": atoms.pbc.tolist(),
-    }
-
-
-def decode_atoms(content: dict[str, Any]) -> ase.Atoms:
-    """Inverse of :func:`encode_atoms`."""
-    return ase.Atoms(**content)
 
 
 def relax_task(atoms: ase.Atoms, steps: int, name: str) -> Task:
@@ -49,11 +38,33 @@ def chain_task(
     }
 
 
+def explore_task(
+    atoms: ase.Atoms,
+    temperature_K: float,
+    steps: int,
+    spacing_steps: int,
+    config: SamplingConfig,
+    seed: tuple[int, ...],
+) -> Task:
+    """Run a student from a structure; the result is ``{"visited": [...]}``."""
+    return {
+        "kind": "explore",
+        "atoms": encode_atoms(atoms),
+        "temperature_K": temperature_K,
+        "steps": steps,
+        "spacing_steps": spacing_steps,
+        "config": config.model_dump(mode="json"),
+        "seed": list(seed),
+    }
+
+
 def perform(task: Task, labeller: Labeller, report: Callable[[int], None]) -> dict[str, Any]:
     """Do one task; ``report`` gets the number of frames made so far."""
     if task["kind"] == "relax":
         relaxed = relax(decode_atoms(task["atoms"]), labeller, task["steps"], task["name"])
         return {"atoms": encode_atoms(relaxed)}
+    if task["kind"] == "explore":
+        return _explore(task, labeller, report)
     structures = {int(member): decode_atoms(atoms) for member, atoms in task["structures"].items()}
     config = SamplingConfig(**task["config"])
     chain = Chain(ChainSpec(**task["spec"]), structures, Path(task["folder"]), config, labeller)
@@ -64,3 +75,17 @@ def perform(task: Task, labeller: Labeller, report: Callable[[int], None]) -> di
         "failures": counts.failures,
         "rejected": counts.rejected,
     }
+
+
+def _explore(task: Task, labeller: Labeller, report: Callable[[int], None]) -> dict[str, Any]:
+    visited = explore(
+        decode_atoms(task["atoms"]),
+        labeller,
+        task["temperature_K"],
+        task["steps"],
+        task["spacing_steps"],
+        SamplingConfig(**task["config"]),
+        np.random.default_rng(task["seed"]),
+    )
+    report(len(visited))
+    return {"visited": [frame.encoded() for frame in visited]}

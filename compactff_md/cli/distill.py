@@ -50,6 +50,11 @@ Temperatures = Annotated[
     typer.Option("--temperature", help="In K, of the sampling; may be repeated. Default 300, 600, 1000."),
 ]
 
+Dask = Annotated[
+    str | None,
+    typer.Option("--dask", help="Label on a cluster: address of a dask scheduler, or local for one here."),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -68,6 +73,7 @@ def distill(
     seed: Seed = None,
     device: Device = None,
     recipe: Recipe = None,
+    dask: Dask = None,
     set_: Set = None,
 ) -> None:
     """Distil a teacher into a student: sample, label, train, test.
@@ -82,7 +88,7 @@ def distill(
         seed=seed,
         device=device,
         teacher_arguments=assignments(teacher_arg, "--teacher-arg"),
-        sampling=given(frames=frames, temperatures_K=temperature),
+        sampling=given(frames=frames, temperatures_K=temperature, dask=dask),
     )
     config = resolve(recipe, merged(options, nested(assignments(set_, "--set"))))
     with reporter() as progress:

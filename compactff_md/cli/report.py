@@ -17,6 +17,8 @@ COLUMNS = ("frames", "force RMSE meV/A", "force MAE meV/A", "force R2", "energy 
 def say_run(result: RunResult) -> None:
     """Print errors on unseen frames, the training's length, and where the files are."""
     out.print(error_table(result.metrics["errors"]))
+    for line in (*_stage_lines(result.metrics), *_uncertainty_lines(result.metrics)):
+        say(line)
     training = result.metrics["training"]
     minutes = training["seconds"] / 60
     say(f"{training['num_parameters']} parameters, {training['steps']} steps in {minutes:.1f} min")
@@ -30,6 +32,28 @@ def say_run(result: RunResult) -> None:
     if frames:
         files["labelled frames"] = result.folder / ("{" + ",".join(path.stem for path in frames) + "}.xyz")
     say_files(files)
+
+
+def _stage_lines(metrics: dict[str, Any]) -> Iterator[str]:
+    """Seconds, labels and errors of each stage before the training."""
+    for stage in metrics.get("stages", ())[:-1]:
+        line = f"{stage['stage']}: {stage['labels']} teacher calls in {stage['seconds'] / 60:.1f} min"
+        if stage.get("fresh_force_rmse_meV_per_A") is not None:
+            line += (
+                f"; force RMSE {stage['fresh_force_rmse_meV_per_A']:.1f} meV/A on the student's own "
+                f"trajectories, {stage['test_force_rmse_meV_per_A']:.1f} on the test"
+            )
+        yield line
+
+
+def _uncertainty_lines(metrics: dict[str, Any]) -> Iterator[str]:
+    """How well the uncertainty finds large errors in each test."""
+    for name, found in metrics.get("uncertainty", {}).items():
+        if name != "valid" and found["roc_auc"] is not None:
+            yield (
+                f"uncertainty, {name}: correlation {found['spearman']:.2f} with the force error, area under "
+                f"the ROC curve {found['roc_auc']:.2f} for errors above 3 times the median"
+            )
 
 
 def error_table(errors: dict[str, Any]) -> Table:

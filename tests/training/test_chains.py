@@ -10,7 +10,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.training.chains import Chain, shards_of
 from compactff_md.training.config import SamplingConfig, make_config
 from compactff_md.training.labelling import Labeller
-from compactff_md.training.sampling import ChainSpec
+from compactff_md.training.planning import ChainSpec
 
 
 class KilledError(Exception):
@@ -127,9 +127,56 @@ def test_a_teacher_that_fails_all_the_time_stops_the_chain(tmp_path, spec, monke
 
 
 def test_given_structures_are_labelled_as_they_are(tmp_path):
-    spec = ChainSpec(name="train-0", purpose="train", members=(2, 5), frames=2, seed=(0,))
+    spec = ChainSpec(name="train-0", purpose="train", members=(2, 5), frames=2, seed=(0,), walk="given")
     run(tmp_path, spec, {2: molecule("H2O"), 5: molecule("CH4")}, sampling(mode="given"))
     frames = frames_of(tmp_path)
     assert [str(f.symbols) for f in frames] == ["OH2", "CH4"]
     assert np.allclose(frames[0].positions, molecule("H2O").positions, atol=1e-7)
     assert frames[1].info["structure"] == 5
+
+
+def test_constant_pressure_goes_on_after_a_kill_as_it_would_have(tmp_path, spec):
+    def kill(frames):
+        if frames >= 5:
+            raise KilledError
+
+    pressed = spec.model_copy(update={"pressure_bar": 1e4, "frames": 10})
+    config, structures = sampling(shard_seconds=0, rattles=0), {0: bulk("Cu", cubic=True)}
+    run(tmp_path / "whole", pressed, structures, config)
+    with pytest.raises(KilledError):
+        run(tmp_path / "parts", pressed, structures, config, kill)
+    run(tmp_path / "parts", pressed, structures, config)
+    whole, parts = frames_of(tmp_path / "whole"), frames_of(tmp_path / "parts")
+    volumes = [frame.get_volume() for frame in whole]
+    assert len(set(np.round(volumes, 6))) == 10
+    assert [frame.get_volume() for frame in parts] == pytest.approx(volumes, abs=1e-5)
+    again = whole[-1].copy()
+    again.calc = EMT()
+    assert whole[-1].get_potential_energy() == pytest.approx(again.get_potential_energy(), abs=1e-5)
+
+
+def test_rattle_walks_go_from_member_to_member(tmp_path):
+    spec = ChainSpec(name="r", purpose="train", members=(0, 1), frames=9, seed=(1,), walk="rattle")
+    structures = {0: molecule("CH3OH"), 1: molecule("CH4")}
+    counts = run(tmp_path, spec, structures, sampling(rattles=3))
+    frames = frames_of(tmp_path)
+    assert [f.info["structure"] for f in frames] == [0, 0, 0, 1, 1, 1, 0, 0, 0]
+    assert counts.calls == 9
+
+
+def test_modes_pay_for_second_derivatives_once(tmp_path):
+    spec = ChainSpec(
+        name="m", purpose="train", members=(0,), frames=20, seed=(1,), walk="modes", temperature_K=300.0
+    )
+    structures, config = {0: molecule("H2O")}, sampling(shard_seconds=0)
+
+    def kill(frames):
+        if frames >= 13:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(tmp_path, spec, structures, config, kill)
+    counts = run(tmp_path, spec, structures, config)
+    frames = frames_of(tmp_path)
+    assert len(frames) == 20 and {f.info["source"] for f in frames} == {"modes"}
+    assert counts.calls <= 10 + 10 + 1

@@ -15,7 +15,6 @@ from compactff_md.training.chemistry import (
     conformers,
     count_atoms,
     parse,
-    rotatable_bonds,
     split_key,
     why_not,
 )
@@ -96,9 +95,3 @@ def test_conformers_have_their_atoms_at_bond_lengths(smiles):
 def test_what_the_force_field_pulls_apart_is_left_out():
     for atoms in conformers("ClP(Cl)(Cl)(Cl)Cl", 2, seed=1):
         assert atoms.get_all_distances()[np.triu_indices(6, 1)].min() > 1.6
-
-
-def test_rotatable_bonds_are_those_outside_rings_between_inner_atoms():
-    bonds = {tuple(sorted(d[1:3])) for d in rotatable_bonds("CCCC")}
-    assert bonds == {(0, 1), (1, 2), (2, 3)}
-    assert rotatable_bonds("c1ccccc1") == []

@@ -11,11 +11,11 @@ from ase.calculators.emt import EMT
 from compactff_md.errors import CompactFFError
 from compactff_md.training.config import SamplingConfig, make_config
 from compactff_md.training.labelling import Labeller
+from compactff_md.training.planning import plan_chains
 from compactff_md.training.sampling import (
     Phase,
     descend,
     langevin,
-    plan_chains,
     random_strain,
     rattle_walk,
     rattled,

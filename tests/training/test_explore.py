@@ -1,0 +1,76 @@
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+from ase.build import molecule
+from ase.calculators.emt import EMT
+
+from compactff_md.errors import CompactFFError
+from compactff_md.training.config import SamplingConfig
+from compactff_md.training.explore import decode_visited, explore
+from compactff_md.training.labelling import Labeller
+from compactff_md.training.packing import decode_atoms
+from compactff_md.training.rounds import choose
+
+
+class Unsure(EMT):
+    """Says that it is as unsure as an atom has moved; fails after some calls."""
+
+    fails_after = 10_000
+    uncertainty = SimpleNamespace(usual_eV_per_A=1.0)
+
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        super().calculate(atoms, properties, system_changes)
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls > self.fails_after:
+            raise CompactFFError("the student's energy or forces are not finite")
+        self.results["uncertainties"] = np.full(len(atoms), 0.5)
+
+
+class Exploding(Unsure):
+    fails_after = 62
+
+
+def visited(calculator, steps=100, **fields):
+    labeller = Labeller(SimpleNamespace(name="student", settings={}, calculator=calculator))
+    config = SamplingConfig(**fields)
+    rng = np.random.default_rng(0)
+    return explore(molecule("CH3OH"), labeller, 300.0, steps, 20, config, rng)
+
+
+def test_a_calm_run_gives_frames_at_its_spacing():
+    frames = visited(Unsure)
+    assert len(frames) == 5 and not any(frame.exploding for frame in frames)
+    assert {frame.score for frame in frames} == {0.5}
+    again = decode_visited(frames[-1].encoded())
+    assert np.allclose(again.atoms.positions, frames[-1].atoms.positions) and again.score == 0.5
+    assert decode_atoms(frames[0].encoded()["atoms"]) == frames[0].atoms
+
+
+def test_a_run_that_explodes_is_sampled_just_before():
+    frames = visited(Exploding)
+    assert [frame.exploding for frame in frames] == [False, False, True, True, True]
+    apart = [np.abs(a.atoms.positions - b.atoms.positions).max() for a, b in itertools.pairwise(frames[2:])]
+    assert max(apart) < 0.5
+
+
+def test_forces_beyond_sense_end_a_run_too():
+    assert len(visited(Unsure, max_force_eV_per_A=1e-3)) == 0
+
+
+def test_the_probe_is_random_and_the_rest_is_where_it_pays():
+    from compactff_md.training.explore import Visited
+
+    def frame(k, score, exploding=False):
+        atoms = molecule("CH3OH")
+        atoms.positions += np.random.default_rng(k).normal(0, 0.05, atoms.positions.shape)
+        return Visited(atoms, score, exploding)
+
+    runs = [[frame(k, 0.1 * k) for k in range(20)], [frame(50, 0.2, True), frame(51, 0.3, True)]]
+    probe, chosen = choose(runs, 10, 0.3, (1, 2))
+    assert len(probe) == 3 and len(chosen) == 7
+    assert not any(v.exploding for v in probe)
+    assert not {id(v) for v in probe} & {id(v) for v in chosen}
+    assert all(v.exploding or v.score > 1.0 for v in chosen)
+    probe, chosen = choose([[frame(1, 0.1), frame(2, 0.2)]], 10, 0.3, (1, 2))
+    assert len(probe) + len(chosen) == 2

@@ -1,0 +1,56 @@
+import pytest
+
+from compactff_md.errors import CompactFFError
+from compactff_md.training.config import DistillConfig, SamplingConfig, make_config
+from compactff_md.training.steps import step_names
+
+MD = {"kind": "md", "frames": 10}
+CONFORMERS = {"kind": "conformers", "smiles": "a.smi", "frames": 0}
+
+
+def sampling(*steps, **fields) -> SamplingConfig:
+    return make_config(SamplingConfig, {"steps": list(steps), **fields})
+
+
+def test_steps_have_names_and_refer_to_earlier_ones():
+    config = sampling(CONFORMERS, {**MD, "of": ["conformers"]}, MD, {**MD, "name": "hot"})
+    assert step_names(config.steps) == ["conformers", "md", "md-2", "hot"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "fields", "message"),
+    [
+        ([{"kind": "dance", "frames": 3}], {}, "steps.0.*does not match any of the expected tags"),
+        ([{**MD, "frmes": 3}], {}, "there is no field 'steps.0.md.frmes'"),
+        ([{"kind": "md"}], {}, "the field 'steps.0.md.frames' is missing"),
+        ([{**MD, "temperatures_K": [0]}], {}, "all above 0 K"),
+        (
+            [{**MD, "of": ["conformers"]}, CONFORMERS],
+            {},
+            "step 'md' is of conformers; allowed there are given",
+        ),
+        ([MD, {**MD, "of": ["md"]}], {}, "is of md; allowed there are given"),
+        ([{**MD, "name": "a"}, {**MD, "name": "a"}], {}, "two steps are called 'a'"),
+        ([MD], {"frames": 30}, "steps and frames contradict each other"),
+        ([MD], {"mode": "given", "trajectories": 3}, "steps and mode, trajectories contradict"),
+        ([{**MD, "purpose": "test"}], {"test_frames": 3}, "steps and test_frames contradict"),
+        ([{"kind": "volumes", "factors": [1.1, 0.9]}], {}, "expected 0.3 <= smallest < largest"),
+        ([{"kind": "substitution"}], {}, "nothing to substitute"),
+        ([{"kind": "strain", "count": 3, "frames": 5}], {}, "frames is 5 and count 3"),
+    ],
+)
+def test_contradictions_are_told(steps, fields, message):
+    with pytest.raises(CompactFFError, match=message):
+        sampling(*steps, **fields)
+
+
+def test_structures_may_be_missing_only_where_smiles_make_some():
+    make_config(DistillConfig, {"sampling": {"steps": [CONFORMERS]}})
+    with pytest.raises(CompactFFError, match="the field 'structures' is missing"):
+        make_config(DistillConfig, {"sampling": {"steps": [MD]}})
+
+
+def test_rounds_leave_time_for_the_training():
+    make_config(DistillConfig, {"structures": "a.xyz", "rounds": {"most": 4}})
+    with pytest.raises(CompactFFError, match=r"6 rounds of 0\.1 of the time leave less than half"):
+        make_config(DistillConfig, {"structures": "a.xyz", "rounds": {"most": 6}})

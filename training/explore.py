@@ -1,0 +1,108 @@
+"""Dynamics with a student, watched: where it is unsure, and the last frames before it explodes."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import ase
+import numpy as np
+
+from compactff_md.errors import CompactFFError
+from compactff_md.training.config import SamplingConfig
+from compactff_md.training.labelling import Labeller, TeacherFailure
+from compactff_md.training.packing import decode_atoms, encode_atoms
+from compactff_md.training.sampling import (
+    Phase,
+    langevin,
+    sampling_masses,
+    separation_A,
+    thermal_velocities,
+)
+
+LOOK_STEPS = 5  # between two looks at forces and contacts
+KEPT_LOOKS = 4  # that a frame before an explosion may be back: 20 steps, 40 fs
+LOST_RATIO = 20.0  # times the usual uncertainty: nothing beyond is worth a label
+HOT_FACTOR = 3.0  # of the force limit of labels
+
+
+@dataclass(frozen=True)
+class Visited:
+    """A frame that a student came to.
+
+    ``score`` is the largest uncertainty of an atom over what is usual, 0 where the student tells none;
+    ``exploding`` marks the last frames before a run ended.
+    """
+
+    atoms: ase.Atoms
+    score: float
+    exploding: bool = False
+
+    def encoded(self) -> dict[str, Any]:
+        """Plain data; :func:`decode_visited` reads it back."""
+        return {"atoms": encode_atoms(self.atoms), "score": self.score, "exploding": self.exploding}
+
+
+def decode_visited(content: dict[str, Any]) -> Visited:
+    """Inverse of :meth:`Visited.encoded`."""
+    return Visited(decode_atoms(content["atoms"]), content["score"], content["exploding"])
+
+
+def explore(
+    atoms: ase.Atoms,
+    labeller: Labeller,
+    temperature_K: float,
+    steps: int,
+    spacing_steps: int,
+    config: SamplingConfig,
+    rng: np.random.Generator,
+) -> list[Visited]:
+    """Run a student from a structure; frames every ``spacing_steps``, to the end or until it explodes.
+
+    A run has exploded where energy or forces are not finite, a force is three times what labels may have,
+    atoms are closer than ``config.min_separation_A``, or the uncertainty is 20 times the usual one; the
+    three frames before, five steps apart, are then in the result.
+    """
+    atoms = atoms.copy()
+    start = thermal_velocities(sampling_masses(atoms, config), 2 * temperature_K, rng)
+    recent: deque[Visited] = deque(maxlen=KEPT_LOOKS)
+    kept: list[Visited] = []
+    try:
+        phase = Phase(atoms.positions.copy(), start, labeller.label(atoms))
+        for step in range(LOOK_STEPS, steps + 1, LOOK_STEPS):
+            phase = langevin(atoms, phase, temperature_K, LOOK_STEPS, config, labeller, rng)
+            seen = Visited(_bare(atoms), score_of(labeller))
+            if _exploded(seen, phase, config):
+                break
+            recent.append(seen)
+            if step % spacing_steps < LOOK_STEPS:
+                kept.append(seen)
+        else:
+            return kept
+    except (CompactFFError, TeacherFailure):  # not finite
+        pass
+    last = list(recent)[-3:]
+    return [v for v in kept if not any(v is w for w in last)] + [
+        Visited(v.atoms, v.score, exploding=True) for v in last
+    ]
+
+
+def _bare(atoms: ase.Atoms) -> ase.Atoms:
+    return ase.Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
+
+
+def score_of(labeller: Labeller) -> float:
+    """Largest uncertainty of the last structure over the usual one."""
+    told = labeller.calculator.results.get("uncertainties")
+    if told is None:
+        return 0.0
+    return float(np.max(told) / float(labeller.calculator.uncertainty.usual_eV_per_A))
+
+
+def _exploded(seen: Visited, phase: Phase, config: SamplingConfig) -> bool:
+    return (
+        phase.label.max_force_eV_per_A > HOT_FACTOR * config.max_force_eV_per_A
+        or seen.score > LOST_RATIO
+        or separation_A(seen.atoms) < config.min_separation_A
+    )

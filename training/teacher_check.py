@@ -1,0 +1,115 @@
+"""Whether a teacher is what it says: forces that are the gradient of its energy, labels that are its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ase
+import numpy as np
+
+from compactff_md.errors import CompactFFError
+from compactff_md.teachers import Teacher
+from compactff_md.training.frames import Frame
+from compactff_md.training.labelling import Labeller, TeacherFailure
+from compactff_md.training.sampling import separation_A
+
+STEP_A = 0.01
+DIRECTIONS = 3
+RATTLE_A = 0.05
+# Beyond both a student cannot fit energies and forces at once: 5 meV/A is what tight SCF still leaves.
+ABSOLUTE_EV_PER_A = 5e-3
+RELATIVE = 0.02
+SAME_ENERGY_EV_PER_ATOM = 2e-3
+SAME_FORCE_EV_PER_A = 2e-2
+
+
+def check_gradient(teacher: Teacher, atoms: ase.Atoms, seed: int = 0) -> dict[str, Any]:
+    """Compare forces with central differences of the energy along random directions.
+
+    Returns
+    -------
+    dict
+        ``worst_eV_per_A``: the largest difference along a direction, ``ok``, ``calls``; ``failure`` where
+        the teacher fails on the structure.
+    """
+    labeller = Labeller(teacher)
+    rng = np.random.default_rng([seed, 70])
+    start = atoms.copy()
+    start.positions += rng.normal(0, RATTLE_A, start.positions.shape)
+    if separation_A(start) < 0.5 * separation_A(atoms):
+        start = atoms.copy()
+    worst, ok = 0.0, True
+    try:
+        forces = labeller.label(start).forces_eV_per_A
+        for _ in range(DIRECTIONS):
+            direction = rng.standard_normal(forces.shape)
+            direction /= np.linalg.norm(direction)
+            energies = [_moved(labeller, start, sign * STEP_A * direction) for sign in (1, -1)]
+            slope = -(energies[0] - energies[1]) / (2 * STEP_A)
+            along = float((forces * direction).sum())
+            off = abs(slope - along)
+            worst = max(worst, off)
+            ok &= off <= ABSOLUTE_EV_PER_A + RELATIVE * max(abs(along), abs(slope))
+    except TeacherFailure as failure:
+        return {"ok": False, "calls": labeller.counts.calls, "failure": str(failure)}
+    return {"ok": bool(ok), "worst_eV_per_A": worst, "calls": labeller.counts.calls}
+
+
+def _moved(labeller: Labeller, atoms: ase.Atoms, displacement: np.ndarray) -> float:
+    moved = atoms.copy()
+    moved.positions += displacement
+    return labeller.label(moved).energy_eV
+
+
+def gradient_warning(teacher: Teacher, found: dict[str, Any]) -> str:
+    """Say what is wrong; empty where nothing is."""
+    if found["ok"]:
+        return ""
+    if "failure" in found:
+        return f"warning: the teacher {teacher.name} fails on the first structure: {found['failure']}"
+    return (
+        f"warning: the forces of {teacher.name} are not the gradient of its energy: finite differences are "
+        f"{1e3 * found['worst_eV_per_A']:.1f} meV/A off. A student conserves its energy all the same, but "
+        "cannot fit both; prefer a conservative model, or tighter convergence"
+    )
+
+
+def open_shell_warning(teacher: Teacher, structures: Sequence[ase.Atoms]) -> str:
+    """Say which structures have an odd number of electrons for an xTB teacher of closed shells."""
+    if not teacher.name.endswith("-xtb") or teacher.settings.get("multiplicity", 1) not in (None, 1):
+        return ""
+    charge = round(float(teacher.settings.get("charge") or 0))
+    odd = [k for k, atoms in enumerate(structures) if (int(atoms.numbers.sum()) - charge) % 2]
+    if not odd:
+        return ""
+    return (
+        f"warning: {len(odd)} of {len(structures)} structures, the first is {odd[0]}, have an odd number of "
+        f"electrons at charge {charge}: a radical, a missing hydrogen, or a charge that was not given "
+        "(--teacher-arg charge=1, multiplicity=2)"
+    )
+
+
+def check_labels_are_its_own(teacher: Teacher, frames: Sequence[Frame], most: int = 3) -> None:
+    """Ask the teacher again about a few labelled frames.
+
+    Raises
+    ------
+    CompactFFError
+        If energies or forces are another teacher's.
+    """
+    labeller = Labeller(teacher)
+    for index in np.unique(np.linspace(0, len(frames) - 1, most).astype(int)).tolist():
+        frame = frames[index]
+        try:
+            again = labeller.label(frame.structure.to_ase())
+        except TeacherFailure:
+            continue
+        energy = abs(again.energy_eV - frame.energy_eV) / len(frame)
+        force = float(np.abs(again.forces_eV_per_A - frame.forces_eV_per_A).max())
+        if energy > SAME_ENERGY_EV_PER_ATOM or force > SAME_FORCE_EV_PER_A:
+            raise CompactFFError(
+                f"{frame.name} was labelled by another teacher than {teacher.name} {teacher.version}: it "
+                f"differs by {1e3 * energy:.3g} meV/atom and {1e3 * force:.3g} meV/A; allowed are "
+                f"{1e3 * SAME_ENERGY_EV_PER_ATOM:g} and {1e3 * SAME_FORCE_EV_PER_A:g}"
+            )

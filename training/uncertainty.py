@@ -1,0 +1,196 @@
+"""Finding a student's uncertainty: clusters of the training's features, calibrated on held-out errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+
+from compactff_md.students import StudentNetwork
+from compactff_md.students.uncertainty import Uncertainty
+from compactff_md.training.batches import FrameStore
+from compactff_md.training.frames import Frame
+from compactff_md.training.metrics import Comparison
+
+MOST_FRAMES = 2000  # of the training, evenly spaced: clusters need no more
+CENTRES = 16
+DIMENSIONS = 24
+ITERATIONS = 20
+FLOOR = 1e-4  # of the largest variance: directions with less are rounding
+STEEPEST = 3.0
+USUAL = 0.99
+LARGE_ERROR = 3.0  # times the median: what the ROC curve is about
+
+
+@dataclass(frozen=True)
+class Environments:
+    """Last features (A, H) and species (A,) of all atoms of some frames."""
+
+    features: np.ndarray
+    species: np.ndarray
+
+
+def environments(network: StudentNetwork, frames: tuple[Frame, ...], batch_atoms: int = 4096) -> Environments:
+    """Ask a network, in evaluation mode, for the features of every atom."""
+    weight = network.dtype_like()
+    store = FrameStore(frames, network, weight.device, weight.dtype)
+    parts = []
+    with torch.no_grad():
+        for chosen in store.in_order(batch_atoms):
+            batch = store.batch(chosen)
+            found = network.features(batch.vectors, batch.neighbours, batch.species)
+            parts.append(found.cpu().double().numpy())
+    return Environments(np.concatenate(parts), store.species.cpu().numpy())
+
+
+def fit_uncertainty(
+    network: StudentNetwork, train: tuple[Frame, ...], held_out: Comparison, seed: int = 0
+) -> Uncertainty | None:
+    """Find clusters on the training frames and the scale on held-out ones.
+
+    Parameters
+    ----------
+    network
+        Trained, in evaluation mode.
+    train
+        At most 2,000 of them are looked at.
+    held_out
+        Frames that the training did not see, as compared by :func:`compactff_md.training.metrics.compare`.
+
+    Returns
+    -------
+    Uncertainty
+        None where the student has no features.
+    """
+    seen = environments(network, train[:: max(1, -(-len(train) // MOST_FRAMES))])
+    if seen.features.shape[1] == 0:
+        return None
+    elements = len(network.elements)
+    rng = np.random.default_rng([seed, 50])
+    centres, labels = _cluster(seen, elements, rng)
+    projection = _whitening(seen.features - centres[seen.species, labels])
+    made = Uncertainty(elements, CENTRES, projection.shape[1], seen.features.shape[1]).double()
+    made.projection.copy_(torch.from_numpy(projection))
+    made.centres.copy_(torch.from_numpy(centres @ projection))
+    _calibrate(made, environments(network, held_out.frames), force_error(held_out))
+    return made.float().eval()
+
+
+def _cluster(seen: Environments, elements: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Centres (S, Q, H) of each element's features, and the cluster of each atom (A,).
+
+    Elements that do not occur are infinitely far: their centres lie where nothing is.
+    """
+    scale = seen.features.std(0) + 1e-12
+    centres = np.full((elements, CENTRES, seen.features.shape[1]), 1e3 * scale.max())
+    labels = np.zeros(len(seen.species), dtype=int)
+    for s in np.unique(seen.species):
+        rows = np.flatnonzero(seen.species == s)
+        centres[s], labels[rows] = k_means(seen.features[rows] / scale, CENTRES, rng)
+        centres[s] *= scale
+    return centres, labels
+
+
+def k_means(points: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Lloyd's algorithm from k-means++ (Arthur and Vassilvitskii 2007): centres (Q, H), labels (A,)."""
+    centres = points[rng.integers(len(points), size=1)]
+    for _ in range(count - 1):
+        apart = _squares(points, centres).min(1)
+        total = apart.sum()
+        weights = apart / total if total > 0 else np.full(len(points), 1.0 / len(points))
+        centres = np.concatenate([centres, points[rng.choice(len(points), size=1, p=weights)]])
+    labels = np.zeros(len(points), dtype=int)
+    for _ in range(ITERATIONS):
+        labels = _squares(points, centres).argmin(1)
+        for k in np.unique(labels):
+            centres[k] = points[labels == k].mean(0)
+    return centres, labels
+
+
+def _squares(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Squared distances, shape (A, Q)."""
+    return np.maximum((points**2).sum(1)[:, None] - 2.0 * points @ centres.T + (centres**2).sum(1), 0.0)
+
+
+def _whitening(residuals: np.ndarray) -> np.ndarray:
+    """Projection (H, D) onto the directions of largest variance, each scaled to variance one."""
+    variance, directions = np.linalg.eigh(residuals.T @ residuals / len(residuals))
+    order = np.argsort(variance)[::-1][:DIMENSIONS]
+    floor = FLOOR * max(float(variance.max()), 1e-12)
+    return directions[:, order] / np.sqrt(variance[order] + floor)
+
+
+def force_error(result: Comparison) -> np.ndarray:
+    """Root mean square error over the three components of each atom's force in eV/A, shape (A,)."""
+    error = result.predicted_forces_eV_per_A - result.forces_eV_per_A
+    return np.sqrt((error**2).mean(1))
+
+
+def _calibrate(made: Uncertainty, held_out: Environments, error: np.ndarray) -> None:
+    """Least squares of log(error) on log(distance), then each element's scale by its mean square."""
+    species = torch.from_numpy(held_out.species)
+    distance = made.distance(torch.from_numpy(held_out.features), species).numpy()
+    x, y = np.log(distance), np.log(error + 1e-6)
+    for s in np.unique(held_out.species):
+        own = held_out.species == s
+        x[own] -= x[own].mean()
+        y[own] -= y[own].mean()
+    slope = float((x * y).sum() / max(float((x * x).sum()), 1e-12))
+    exponent = float(np.clip(slope, 0.0, STEEPEST))
+    overall = _log_scale(error, distance**exponent)
+    scales = np.full(len(made.log_scale), overall)
+    for s in np.unique(held_out.species):
+        own = held_out.species == s
+        scales[s] = _log_scale(error[own], distance[own] ** exponent)
+    made.log_scale.copy_(torch.from_numpy(scales))
+    made.exponent.fill_(exponent)
+    told = made(torch.from_numpy(held_out.features), species).numpy()
+    made.usual_eV_per_A.fill_(float(np.quantile(told, USUAL)))
+
+
+def _log_scale(error: np.ndarray, shape: np.ndarray) -> float:
+    square = max(float((error**2).mean()), 1e-12)
+    return 0.5 * float(np.log(square / max(float((shape**2).mean()), 1e-12)))
+
+
+def tell(made: Uncertainty, network: StudentNetwork, frames: tuple[Frame, ...]) -> np.ndarray:
+    """Force error to expect of every atom in eV/A, shape (A,)."""
+    found = environments(network, frames)
+    weight = made.projection
+    with torch.no_grad():
+        told = made(torch.from_numpy(found.features).to(weight.dtype), torch.from_numpy(found.species))
+    return told.double().numpy()
+
+
+def quality(told_eV_per_A: np.ndarray, error_eV_per_A: np.ndarray) -> dict[str, Any]:
+    """How well an uncertainty tells errors, over the atoms of a test.
+
+    ``pearson_log`` and ``spearman`` correlate expected and true errors; ``roc_auc`` is about errors above
+    3 times the median; ``calibration`` is the root mean square of error over expectation, 1 where right.
+    """
+    large = error_eV_per_A > LARGE_ERROR * np.median(error_eV_per_A)
+    return {
+        "atoms": len(error_eV_per_A),
+        "pearson_log": _correlation(np.log(told_eV_per_A), np.log(error_eV_per_A + 1e-9)),
+        "spearman": _correlation(rankdata(told_eV_per_A), rankdata(error_eV_per_A)),
+        "roc_auc": roc_auc(told_eV_per_A, large),
+        "share_of_large_errors": float(large.mean()),
+        "calibration": float(np.sqrt(((error_eV_per_A / told_eV_per_A) ** 2).mean())),
+    }
+
+
+def roc_auc(score: np.ndarray, positive: np.ndarray) -> float | None:
+    """Chance that a positive scores above a negative, ties half; None where one kind is missing."""
+    hits, misses = int(positive.sum()), int((~positive).sum())
+    if not hits or not misses:
+        return None
+    return float((rankdata(score)[positive].sum() - hits * (hits + 1) / 2) / (hits * misses))
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float | None:
+    if x.std() == 0 or y.std() == 0:
+        return None
+    return float(np.corrcoef(x, y)[0, 1])
