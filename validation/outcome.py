@@ -84,17 +84,20 @@ def judge(
         Passed where the whole interval is allowed, failed where none of it is.
     """
     number = None if value is None or not math.isfinite(value) else float(value)
-    interval = interval if interval and all(map(math.isfinite, interval)) else None
     verdict: Verdict
     if threshold is None:
         verdict = "info"
     elif undecided or number is None:
         verdict = "undecided"
     else:
-        bounds = (number, *(interval or ()))
-        inside = [threshold.allows(bound) for bound in bounds]
-        verdict = "pass" if all(inside) else "undecided" if any(inside) else "fail"
-    return Finding(key, number, unit, interval, threshold, verdict, note, subject)
+        low, high = (min(number, interval[0]), max(number, interval[1])) if interval else (number, number)
+        if threshold.allows(low) and threshold.allows(high):
+            verdict = "pass"
+        else:
+            verdict = "fail" if threshold.excludes(low, high) else "undecided"
+    # An interval without an end decides nothing, and has no form in JSON.
+    told = interval if interval and all(map(math.isfinite, interval)) else None
+    return Finding(key, number, unit, told, threshold, verdict, note, subject)
 
 
 def failed(finding: Finding, note: str) -> Finding:

@@ -61,7 +61,7 @@ def subject_of(student: Student, name: str | None = None, device: str = "cpu") -
     """Make a trained student a subject."""
     return Subject(
         name or (str(student.path) if student.path else "student"),
-        lambda dtype: student.ase_calculator(dtype=dtype, device=device),
+        lambda dtype: student.ase_calculator(dtype=dtype, device=device, uncertainty=None),
         student.cutoff_A,
         student,
     )

@@ -25,6 +25,11 @@ class Threshold:
         above = self.minimum is None or value >= self.minimum
         return above and (self.maximum is None or value <= self.maximum) and value == value
 
+    def excludes(self, low: float, high: float) -> bool:
+        """Whether nothing between two values is within the bounds."""
+        below = self.minimum is not None and high < self.minimum
+        return below or (self.maximum is not None and low > self.maximum)
+
     def __str__(self) -> str:
         parts = [] if self.minimum is None else [f"≥ {self.minimum:g}"]
         return " and ".join(parts + ([] if self.maximum is None else [f"≤ {self.maximum:g}"]))
