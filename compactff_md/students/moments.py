@@ -20,8 +20,10 @@ from torch import Tensor, nn
 
 from compactff_md.students.base import StudentNetwork, gather, owned_rows
 
-NUM_COMPONENTS = 13  # 1 scalar, 3 of a vector, 9 of a symmetric tensor
-RANK_OF_COMPONENT = (0, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2)
+# One scalar, three of a vector, and of a symmetric tensor xx, yy, zz, then xy, xz, yz times the square root
+# of two, so that products of components sum up to those of the tensors.
+RANK_OF_COMPONENT = (0, 1, 1, 1, 2, 2, 2, 2, 2, 2)
+NUM_COMPONENTS = len(RANK_OF_COMPONENT)
 # What is smooth is given more room than what is not, so that it is learned first: the n-th radial function
 # has the amplitude n^-2, and invariants of three and four bodies have less variance than those of two. With
 # 950 frames a network fits labels far better than it predicts others (docs/bakeoff.md): this prior took
@@ -70,35 +72,38 @@ class MomentLayer(nn.Module):
         self.rank: Tensor
         self.spread: Tensor
         rank = torch.tensor(RANK_OF_COMPONENT)
-        self.register_buffer("rank", rank, persistent=False)  # (13,)
+        self.register_buffer("rank", rank, persistent=False)  # (10,)
         spread = torch.nn.functional.one_hot(rank, 3).float()
-        self.register_buffer("spread", spread, persistent=False)  # (13, 3)
+        self.register_buffer("spread", spread, persistent=False)  # (10, 3)
 
     def contract(self, moments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Moments (N, 13, C) -> mixed moments (13, N, 2m+t), tensor times vector (3, N, t), invariants."""
+        """Moments (N, 10, C) -> mixed moments (10, N, 2m+t), tensor times vector (3, N, t), invariants."""
         # Slices are taken by `split`: its derivative is one `cat`, that of indexing fills zeros for each.
         m, n = self.m, moments.shape[0]
-        mixed = torch.bmm(moments.transpose(0, 1), self.mixing.index_select(0, self.rank))  # (13, N, 2m+t)
+        mixed = torch.bmm(moments.transpose(0, 1), self.mixing.index_select(0, self.rank))  # (10, N, 2m+t)
         left, right, triple = mixed.split([m, m, self.t], dim=2)
-        by_rank = torch.mm(self.spread.t(), (left * right).view(13, n * m)).view(3, n, m)
-        _, vector, tensor = triple.split([1, 3, 9])
-        turned = (tensor.unflatten(0, (3, 3)) * vector).sum(1)  # (3, N, t)
+        by_rank = torch.mm(self.spread.t(), (left * right).view(10, n * m)).view(3, n, m)
+        _, vector, diagonal, beside = triple.split([1, 3, 3, 3])
+        turned = diagonal * vector + off_diagonal_times(beside, vector, 0) / math.sqrt(2.0)  # (3, N, t)
         triples = (turned * vector).sum(0)  # (N, t)
-        scalar = left.split([1, 12])[0].squeeze(0)
+        scalar = left.split([1, 9])[0].squeeze(0)
         invariants = torch.cat([scalar, by_rank.transpose(0, 1).reshape(n, 3 * m), triples], dim=1)
         return mixed, turned, invariants
 
     def contract_backward(self, mixed: Tensor, turned: Tensor, slope: Tensor) -> Tensor:
-        """Derivative by the invariants (N, I) -> derivative by the moments (N, 13, C)."""
+        """Derivative by the invariants (N, I) -> derivative by the moments (N, 10, C)."""
         m, n = self.m, mixed.shape[1]
         scalar, by_rank, triples = slope.split([m, 3 * m, self.t], dim=1)
         left, right, triple = mixed.split([m, m, self.t], dim=2)
         by_rank = by_rank.reshape(n, 3, m).transpose(0, 1).reshape(3, n * m)
-        products = torch.mm(self.spread, by_rank).view(13, n, m)
+        products = torch.mm(self.spread, by_rank).view(10, n, m)
         linear = torch.cat([scalar.unsqueeze(0), torch.zeros_like(left[1:])])  # the scalars count themselves
-        vector = triple.split([1, 3, 9])[1]
-        outer = ((vector * triples).unsqueeze(1) * vector).flatten(0, 1)  # (9, N, t)
-        triple_slope = torch.cat([torch.zeros_like(outer[:1]), 2.0 * turned * triples, outer])
+        vector = triple.split([1, 3, 6])[1]
+        scaled = vector * triples
+        beside = math.sqrt(2.0) * products_of_pairs(vector, scaled, 0)
+        triple_slope = torch.cat(
+            [torch.zeros_like(scaled[:1]), 2.0 * turned * triples, vector * scaled, beside]
+        )
         mixed_slope = torch.cat([products * right + linear, products * left, triple_slope], dim=2)
         mixing = self.mixing.index_select(0, self.rank).transpose(1, 2)
         return torch.bmm(mixed_slope, mixing).transpose(0, 1)
@@ -106,7 +111,7 @@ class MomentLayer(nn.Module):
     def forward(
         self, moments: Tensor, previous: Tensor, central: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Moments (N, 13, C), features (N, H or 0) -> energies (N,), features (N, H), saved."""
+        """Moments (N, 10, C), features (N, H or 0) -> energies (N,), features (N, H), saved."""
         mixed, turned, inputs = self.contract(moments)
         inputs = torch.cat([inputs, previous], dim=1)
         inner = self.inner_bias.index_select(0, central) + torch.mm(inputs, self.inner)
@@ -117,7 +122,7 @@ class MomentLayer(nn.Module):
 
     @torch.jit.export
     def trace_back(self, saved: list[Tensor], feature_slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Derivative by the moments (N, 13, C) and by the previous features (N, H or 0).
+        """Derivative by the moments (N, 10, C) and by the previous features (N, H or 0).
 
         ``feature_slope`` is what later interactions add to the derivative by this one's features.
         """
@@ -147,6 +152,20 @@ class MomentLayer(nn.Module):
             self.mixing[1:, :, 2 * m :] *= math.pow(TRIPLE_DEVIATION / share, 1.0 / 3.0)
             mean = self.contract(moments)[2].mean(0)
             self.inner_bias.sub_(mean @ self.inner[: self.num_invariants])
+
+
+def products_of_pairs(left: Tensor, right: Tensor, dim: int) -> Tensor:
+    """``x y'``, ``x z'`` and ``y z'`` of two vectors along a dimension."""
+    first = torch.cat([left.narrow(dim, 0, 1), left.narrow(dim, 0, 2)], dim=dim)  # x, x, y
+    second = torch.cat([right.narrow(dim, 1, 2), right.narrow(dim, 2, 1)], dim=dim)  # y, z, z
+    return first * second
+
+
+def off_diagonal_times(beside: Tensor, vector: Tensor, dim: int) -> Tensor:
+    """Symmetric tensor of xy, xz, yz and a zero diagonal times a vector, along a dimension."""
+    xy, xz, yz = beside.split(1, dim=dim)
+    x, y, z = vector.split(1, dim=dim)
+    return torch.cat([xy * y + xz * z, xy * x + yz * z, xz * x + yz * y], dim=dim)
 
 
 def deviation_of(values: Tensor) -> float:
@@ -200,9 +219,17 @@ class MomentsStudent(StudentNetwork):
         return sine * envelope, slopes
 
     def components(self, unit: Tensor) -> Tensor:
-        """Return 1, u and u (x) u of the unit vectors, (N, K, 13)."""
-        outer = (unit.unsqueeze(-1) * unit.unsqueeze(-2)).flatten(-2)
-        return torch.cat([torch.ones_like(unit[..., :1]), unit, outer], dim=-1)
+        """Return 1, u and u (x) u of the unit vectors (N, 3, K), (N, 10, K).
+
+        Neighbours are the last dimension, so that what is done with each component is done in one sweep.
+        """
+        beside = math.sqrt(2.0) * products_of_pairs(unit, unit, 1)
+        return torch.cat([torch.ones_like(unit[:, :1]), unit, unit * unit, beside], dim=1)
+
+    def along_vectors(self, component_slope: Tensor, unit: Tensor) -> Tensor:
+        """Derivative by the components (N, 10, K) -> by the unit vectors (N, 3, K)."""
+        _, vector, diagonal, beside = component_slope.split([1, 3, 3, 3], dim=1)
+        return vector + 2.0 * diagonal * unit + math.sqrt(2.0) * off_diagonal_times(beside, unit, 1)
 
     def neighbour_weights(self, k: int, feature: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
         """Weight of each neighbour in interaction k by its element and features, (N, K, C)."""
@@ -221,21 +248,22 @@ class MomentsStudent(StudentNetwork):
         are the last ones of the atoms, (N, H).
         """
         central = species[: vectors.shape[0]]
-        distance = torch.linalg.vector_norm(vectors, dim=-1)  # (N, K)
-        unit = vectors / distance.unsqueeze(-1)
+        across = vectors.transpose(1, 2).contiguous()  # (N, 3, K)
+        distance = torch.linalg.vector_norm(across, dim=1)  # (N, K)
+        unit = across / distance.unsqueeze(1)
         values, slopes = self.radial_functions(distance)
         radial = self.radial * self.amplitudes  # (R, C * T)
         parts = torch.matmul(values, radial).split(self.channels, dim=-1)  # T of (N, K, C)
-        components = self.components(unit)  # (N, K, 13)
+        components = self.components(unit)  # (N, 10, K)
         weights: list[Tensor] = []
         saved: list[list[Tensor]] = []
         feature = distance[:, :0]
         energy = torch.zeros_like(distance[:, 0])
-        moments = components.transpose(1, 2)[:, :, :0]  # (N, 13, 0): of all interactions so far
+        moments = components[:, :, :0]  # (N, 10, 0): of all interactions so far
         for k, layer in enumerate(self.layers):
             weight = self.neighbour_weights(k, feature, neighbours, species)
             edge = parts[k] * weight
-            moments = torch.cat([moments, torch.bmm(components.transpose(1, 2), edge)], dim=2)
+            moments = torch.cat([moments, torch.bmm(components, edge)], dim=2)
             share, feature, state = layer(moments, feature, central)
             energy = energy + share
             weights.append(weight)
@@ -249,13 +277,11 @@ class MomentsStudent(StudentNetwork):
         component_slope, radial_slope = self.pull_back(
             components, parts, weights, saved, neighbours, species.shape[0]
         )
-        distance_slope = (torch.matmul(radial_slope, radial.t()) * slopes).sum(-1, keepdim=True)
-        _, vector_slope, tensor_slope = component_slope.split([1, 3, 9], dim=-1)
-        tensor_slope = tensor_slope.unflatten(-1, (3, 3))  # symmetric in its last two
-        unit_slope = vector_slope + 2.0 * (tensor_slope * unit.unsqueeze(-2)).sum(-1)
-        along = (unit_slope * unit).sum(-1, keepdim=True)
-        gradients = (unit_slope - along * unit) / distance.unsqueeze(-1) + distance_slope * unit
-        return energy, gradients, feature
+        distance_slope = (torch.matmul(radial_slope, radial.t()) * slopes).sum(-1).unsqueeze(1)
+        unit_slope = self.along_vectors(component_slope, unit)
+        along = (unit_slope * unit).sum(1, keepdim=True)
+        gradients = (unit_slope - along * unit) / distance.unsqueeze(1) + distance_slope * unit
+        return energy, gradients.transpose(1, 2).contiguous(), feature
 
     def pull_back(
         self,
@@ -266,7 +292,7 @@ class MomentsStudent(StudentNetwork):
         neighbours: Tensor,
         num_atoms: int,
     ) -> tuple[Tensor, Tensor]:
-        """Derivative by the components (N, K, 13) and by the radial functions (N, K, C * T)."""
+        """Derivative by the components (N, 10, K) and by the radial functions (N, K, C * T)."""
         component_slopes: list[Tensor] = []
         radial_slopes: list[Tensor] = []
         feature_slope = torch.zeros_like(saved[-1][3])  # (N, H)
@@ -276,8 +302,8 @@ class MomentsStudent(StudentNetwork):
             weight, part = weights.pop(), parts[k]
             all_slope, feature_slope = layer.trace_back(saved.pop(), feature_slope)
             later, moment_slope = (all_slope + later).split([k * self.channels, self.channels], dim=2)
-            edge_slope = torch.bmm(components, moment_slope)  # (N, K, C)
-            component_slopes.append(torch.bmm(part * weight, moment_slope.transpose(1, 2)))
+            edge_slope = torch.bmm(components.transpose(1, 2), moment_slope)  # (N, K, C)
+            component_slopes.append(torch.bmm(moment_slope, (part * weight).transpose(1, 2)))
             radial_slopes.insert(0, edge_slope * weight)
             if k > 0:
                 shares = (edge_slope * part).flatten(0, 1)  # (N * K, C)
@@ -329,7 +355,7 @@ class MomentsStudent(StudentNetwork):
         parts = torch.matmul(self.radial_functions(distance)[0], self.radial * self.amplitudes).split(
             self.channels, dim=-1
         )
-        components = self.components(vectors / distance.unsqueeze(-1)).transpose(1, 2)
+        components = self.components((vectors / distance.unsqueeze(-1)).transpose(1, 2))
         feature = distance[:, :0]
         moments = components[:, :, :0]
         with torch.no_grad():

@@ -42,29 +42,30 @@ class ZBLRepulsion(nn.Module):
         strength = 0.5 * COULOMB_EV_A * z * z[:, None]
         amplitudes = strength.unsqueeze(-1) * torch.tensor(ZBL_COEFFICIENTS, dtype=torch.float64)
         reach = SWITCH_FRACTION * (radii + radii[:, None])
-        # One row a pair of species: four exponents, four amplitudes, 1 / r_s^2; kept in float32 or 64.
+        # One column a pair of species: four exponents, four amplitudes, 1 / r_s^2; kept in float32 or 64.
         table = torch.cat([-exponents, amplitudes, reach.pow(-2).unsqueeze(-1)], dim=-1)  # (S, S, 9)
         self.num_species = len(numbers)
         self.table: Tensor
-        self.register_buffer("table", table.flatten(0, 1).float(), persistent=False)  # (S * S, 9)
+        self.register_buffer(
+            "table", table.flatten(0, 1).t().contiguous().float(), persistent=False
+        )  # (9, S * S)
 
     def pair_parameters(self, neighbours: Tensor, species: Tensor) -> Tensor:
-        """Rows of the table for every pair, shape (N, K, 9); constant while the neighbours are."""
+        """Columns of the table for every pair, shape (9, N, K); constant while the neighbours are."""
         pair = species[: neighbours.shape[0]].unsqueeze(1) * self.num_species + species[neighbours]
-        return self.table[pair]
+        return self.table.index_select(1, pair.flatten()).unflatten(1, pair.shape)
 
     def energy_and_slope(self, distance_A: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Half pair energies and their derivatives by distance, both of shape (N, K), in eV and eV/A."""
-        screened = torch.exp(parameters[..., :4] * distance_A.unsqueeze(-1)) * parameters[..., 4:8]
+        exponents, amplitudes, reach = parameters.split([4, 4, 1])
+        screened = torch.exp(exponents * distance_A) * amplitudes  # (4, N, K)
         inverse = distance_A.reciprocal()
-        switch = torch.clamp(1.0 - distance_A * distance_A * parameters[..., 8], min=0.0)
-        screening = screened.sum(-1) * inverse
-        decay = (screened * parameters[..., :4]).sum(-1) * inverse
+        switch = torch.clamp(1.0 - distance_A * distance_A * reach[0], min=0.0)
+        screening = screened.sum(0) * inverse
+        decay = (screened * exponents).sum(0) * inverse
         square = switch * switch
         energy = screening * square * switch
-        slope = square * (
-            switch * (decay - screening * inverse) - 6.0 * screening * distance_A * parameters[..., 8]
-        )
+        slope = square * (switch * (decay - screening * inverse) - 6.0 * screening * distance_A * reach[0])
         return energy, slope
 
     def forward(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
