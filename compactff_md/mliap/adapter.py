@@ -19,7 +19,7 @@ from compactff_md.mliap.messages import Messages, find_messages
 from compactff_md.mliap.pairs import pair_table
 from compactff_md.mliap.running import RunningLammps, find_running
 from compactff_md.mliap.step import Step, has_ghost_neighbours, is_kokkos, read_step, write_step
-from compactff_md.mliap.stopping import StoppedError, end_all_ranks, stopped
+from compactff_md.mliap.stopping import StoppedError, end_all_ranks, first_rank, say, stopped
 from compactff_md.students import in_dtype
 from compactff_md.units import EV_TO_KCAL_PER_MOL
 
@@ -100,7 +100,7 @@ class MLIAPStudent:
     def interface(self, value: Any) -> None:
         self._interface = value
         self.running = find_running(value, self)
-        units = self.running.units if self.running else os.environ.get(UNITS_VARIABLE, "metal")
+        units = self.running.units if self.running else self._assumed_units()
         if units not in ENERGY_UNITS:
             raise stopped(
                 f"the deck has units {units}; students work in angstrom: write units metal (eV) or "
@@ -112,6 +112,13 @@ class MLIAPStudent:
             self.messages = find_messages(running.fortran_communicator, running.rank, running.size)
             if "OMP_NUM_THREADS" not in os.environ:  # PyTorch's own choice is all cores for every rank
                 torch.set_num_threads(1)
+
+    def _assumed_units(self) -> str:
+        """Units where LAMMPS cannot be asked: on other systems than Linux."""
+        units = os.environ.get(UNITS_VARIABLE)
+        if units is None and first_rank():
+            say(f"this LAMMPS cannot be asked for its units: metal is assumed, or set {UNITS_VARIABLE}=real")
+        return units or "metal"
 
     def compute_descriptors(self, data: Any) -> None:
         """Nothing; LAMMPS calls it."""

@@ -139,10 +139,10 @@ def write_step(data: Any, energies: Tensor, total: float, pair_gradients: Tensor
 
 
 def on_device(array: Any) -> Tensor:
-    """Tensor on the same memory as a numpy or cupy array."""
+    """Tensor on the same memory as a numpy or cupy array; a cupy array's device is where it stays."""
     if isinstance(array, np.ndarray):
         return torch.from_numpy(array)
-    return torch.as_tensor(array, device="cuda")
+    return torch.as_tensor(array, device=f"cuda:{array.device.id}")
 
 
 def tensor(array: Any) -> Tensor:

@@ -189,3 +189,15 @@ def test_a_file_that_was_changed_or_is_of_another_python_is_refused(change, word
     state = {**adapter().__getstate__(), **change}
     with pytest.raises(CompactFFError, match=words):
         MLIAPStudent.__new__(MLIAPStudent).__setstate__(state)
+
+
+def test_units_are_asked_of_lammps_or_told(monkeypatch, capfd):
+    made = adapter()
+    made.interface = object()
+    assert made.energy_unit == 1.0 and "metal is assumed" in capfd.readouterr().err
+    monkeypatch.setenv("COMPACTFF_LAMMPS_UNITS", "real")
+    made.interface = object()
+    assert made.energy_unit == pytest.approx(23.06, abs=0.01) and not capfd.readouterr().err
+    monkeypatch.setenv("COMPACTFF_LAMMPS_UNITS", "lj")
+    with pytest.raises(CompactFFError, match=r"units lj.*units metal \(eV\)"):
+        made.interface = object()
