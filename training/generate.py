@@ -19,8 +19,10 @@ from compactff_md.files import write_json
 from compactff_md.structure import Structure, read_structures
 from compactff_md.teachers import Teacher
 from compactff_md.training.chains import shards_of
+from compactff_md.training.checks import structure_key
 from compactff_md.training.cluster import ClusterPool
 from compactff_md.training.config import DistillConfig
+from compactff_md.training.frames import Frame
 from compactff_md.training.labelling import write_frames
 from compactff_md.training.packing import decode_atoms, encode_atoms
 from compactff_md.training.planning import ChainSpec, Plan, plan_fields, plan_steps
@@ -220,6 +222,8 @@ def _collect(config: DistillConfig, plan: Plan, folder: Path, out: Path, totals:
         held = _held_out(chain, config, spec)
         frames["train"] += [atoms for k, atoms in enumerate(chain) if k not in held]
         frames["valid"] += [chain[k] for k in sorted(held)]
+    if config.sampling.steps:
+        drop_copies(frames)
     if len(frames["train"]) < FEWEST_FRAMES or not frames["valid"]:
         raise CompactFFError(
             f"{len(frames['train'])} frames for training and {len(frames['valid'])} for validation were "
@@ -231,6 +235,19 @@ def _collect(config: DistillConfig, plan: Plan, folder: Path, out: Path, totals:
             write_frames(out / f"{purpose}.xyz", chosen)
             counts[purpose] = len(chosen)
     write_json(out / LABELS_FILE, {"frames": counts, **totals})
+
+
+def drop_copies(frames: dict[str, list[ase.Atoms]]) -> None:
+    """Leave out what is there already: two steps may label the same structure. The test comes first."""
+    seen: set[bytes] = set()
+    for purpose in sorted(frames, key=lambda name: (name == "train", name == "valid", name)):
+        kept = []
+        for atoms in frames[purpose]:
+            key = structure_key(Frame(Structure.from_ase(atoms), 0.0, np.zeros((len(atoms), 3))))
+            if key not in seen:
+                seen.add(key)
+                kept.append(atoms)
+        frames[purpose] = kept
 
 
 def _held_out(chain: list[ase.Atoms], config: DistillConfig, spec: ChainSpec) -> set[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ STUDENT_FILE = "student.safetensors"
 VISITED_FILE = "visited.json"
 LABELLED_FILE = "labelled.xyz"
 FEWEST_FRAMES_A_CHAIN = 25
+SENSIBLE_SHARE = 0.5  # of the deviation of energies that the checks of the data allow
 
 OpenPool = Callable[[Teacher, int, Path], Pool]
 
@@ -101,7 +103,7 @@ def run_round(
     )
     visited = _explore(index, config, starts, folder, reporter)
     probe, chosen = choose(visited, budget, config.rounds.probe_share, (config.seed, 60, index))
-    counts = _label(index, config, visited, probe, chosen, teacher, folder, open_pool, reporter)
+    counts = _label(index, config, sets[0], probe, chosen, teacher, folder, open_pool, reporter)
     known = [compare(result.network, data.frames) for data in tests.values()] or [held_out]
     wanted = _rmse(known)
     labelled = read_structures(folder / LABELLED_FILE) if counts["frames"] else []
@@ -201,10 +203,26 @@ def choose(
     return probe, [worth[k] for k in picked]
 
 
+def sensible(frames: list[ase.Atoms], known: LabelledSet, most_eV_per_atom: float) -> list[ase.Atoms]:
+    """Leave out frames far above the known energies of their composition, which is where runs explode.
+
+    The checks of the data would refuse the whole set for one of them.
+    """
+    energies: dict[Any, list[float]] = defaultdict(list)
+    for frame in known.frames:
+        energies[frame.formula].append(frame.energy_eV / len(frame))
+    kept = []
+    for atoms in frames:
+        found = energies.get(tuple(sorted(Counter(atoms.numbers.tolist()).items())))
+        if found is None or atoms.get_potential_energy() / len(atoms) - np.mean(found) <= most_eV_per_atom:
+            kept.append(atoms)
+    return kept
+
+
 def _label(
     index: int,
     config: DistillConfig,
-    visited: list[list[Visited]],
+    known: LabelledSet,
     probe: list[Visited],
     chosen: list[Visited],
     teacher: Teacher,
@@ -242,6 +260,7 @@ def _label(
         results = pool.run(tasks, on_frames)
     reporter.finish()
     frames = [a for spec in specs for shard in shards_of(folder / spec.name) for a in read_structures(shard)]
+    frames = sensible(frames, known, SENSIBLE_SHARE * config.checks.max_energy_deviation_eV_per_atom)
     for atoms in frames:
         atoms.info["source"] = "probe" if atoms.info["structure"] < len(probe) else "round"
         atoms.info["round"] = index + 1

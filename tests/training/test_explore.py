@@ -4,13 +4,16 @@ from types import SimpleNamespace
 import numpy as np
 from ase.build import molecule
 from ase.calculators.emt import EMT
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from compactff_md.errors import CompactFFError
+from compactff_md.structure import Structure
 from compactff_md.training.config import SamplingConfig
-from compactff_md.training.explore import decode_visited, explore
+from compactff_md.training.explore import Visited, decode_visited, explore
+from compactff_md.training.frames import Frame, LabelledSet
 from compactff_md.training.labelling import Labeller
 from compactff_md.training.packing import decode_atoms
-from compactff_md.training.rounds import choose
+from compactff_md.training.rounds import choose, sensible
 
 
 class Unsure(EMT):
@@ -59,8 +62,6 @@ def test_forces_beyond_sense_end_a_run_too():
 
 
 def test_the_probe_is_random_and_the_rest_is_where_it_pays():
-    from compactff_md.training.explore import Visited
-
     def frame(k, score, exploding=False):
         atoms = molecule("CH3OH")
         atoms.positions += np.random.default_rng(k).normal(0, 0.05, atoms.positions.shape)
@@ -74,3 +75,14 @@ def test_the_probe_is_random_and_the_rest_is_where_it_pays():
     assert all(v.exploding or v.score > 1.0 for v in chosen)
     probe, chosen = choose([[frame(1, 0.1), frame(2, 0.2)]], 10, 0.3, (1, 2))
     assert len(probe) + len(chosen) == 2
+
+
+def test_frames_far_above_the_known_energies_are_left_out():
+    known = LabelledSet((Frame(Structure.from_ase(molecule("CH3OH")), 0.0, np.zeros((6, 3))),))
+    frames = []
+    for energy in (1.0, 20.0):
+        atoms = molecule("CH3OH")
+        atoms.calc = SinglePointCalculator(atoms, energy=energy)
+        frames.append(atoms)
+    assert sensible(frames, known, 0.5) == frames[:1]
+    assert len(sensible(frames, LabelledSet(()), 0.5)) == 2

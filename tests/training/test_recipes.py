@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+
+from compactff_md.structure import read_structures
+from compactff_md.training.config import DistillConfig, read_config
+from compactff_md.training.steps import step_names
+
+RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
+NAMES = ("organic", "argyrodite")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_recipes_of_the_package_are_read_and_have_a_test(name):
+    config = read_config(DistillConfig, RECIPES / f"{name}.yaml")
+    assert len(step_names(config.sampling.steps)) == len(config.sampling.steps)
+    assert any(step.purpose == "test" for step in config.sampling.steps)
+    assert config.rounds.most > 0
+
+
+def test_the_argyrodite_cells_are_the_composition_and_its_double():
+    cells = read_structures(RECIPES / "li6ps5cl.xyz")
+    assert [cell.symbols.formula.count() for cell in cells] == [
+        {"Li": 24, "P": 4, "S": 20, "Cl": 4},
+        {"Li": 48, "P": 8, "S": 40, "Cl": 8},
+    ]
+    single, double = cells
+    assert double.cell.lengths() == pytest.approx([2 * 9.859, 9.859, 9.859])
+    distance = single.get_all_distances(mic=True)[single.numbers == 15][:, single.numbers == 16]
+    assert sorted(distance[0])[:4] == pytest.approx([2.015] * 4, abs=0.01)
+    assert sorted(distance[0])[4] > 3.0

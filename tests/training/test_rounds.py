@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.io import read, write
+
+from compactff_md.student import load
+from compactff_md.training.config import DistillConfig, make_config
+from compactff_md.training.distill import distill
+from compactff_md.training.progress import Reporter
+
+EMT = "ase.calculators.emt:EMT"
+
+
+class KilledError(Exception):
+    pass
+
+
+class KillIn(Reporter):
+    def __init__(self, wanted: str) -> None:
+        self.wanted = wanted
+
+    def start(self, stage: str, total: float) -> None:
+        if self.wanted in stage:
+            raise KilledError
+
+
+def config(tmp_path, **fields) -> DistillConfig:
+    write(tmp_path / "methanol.xyz", molecule("CH3OH"))
+    values = {
+        "structures": str(tmp_path / "methanol.xyz"),
+        "teacher": EMT,
+        "steps": 100,
+        "threads": 1,
+        "sampling": {
+            "test_temperatures_K": [300],
+            "test_frames": 5,
+            "equilibration_steps": 10,
+            "relax_steps": 0,
+            "n_workers": 1,
+            "shard_seconds": 0,
+            "steps": [
+                {"kind": "md", "frames": 40, "spacing_steps": 5, "temperatures_K": [300, 600]},
+                {"kind": "rattle", "frames": 10},
+                {"kind": "modes", "frames": 10},
+                {"kind": "torsions", "count": 4},
+                {"kind": "contacts", "count": 4, "closeness": [0.9, 0.95]},
+            ],
+        },
+        "rounds": {"most": 1, "labels": 12, "trajectories": 2, "steps": 40, "spacing_steps": 5},
+    }
+    return make_config(DistillConfig, {**values, **fields})
+
+
+def test_a_recipe_with_a_round_ends_the_same_whether_killed_or_not(tmp_path):
+    settings = config(tmp_path)
+    whole = distill(settings, tmp_path / "whole")
+    for stage in ("labelling", "student runs", "round 1: labelling"):
+        with pytest.raises(KilledError):
+            distill(settings, tmp_path / "parts", KillIn(stage))
+    parts = distill(settings, tmp_path / "parts")
+    for name in ("train.xyz", "rounds/01/labelled.xyz"):
+        one, two = (read(tmp_path / run / name, ":") for run in ("whole", "parts"))
+        assert len(one) == len(two)
+        assert all(np.allclose(a.positions, b.positions, atol=1e-5) for a, b in zip(one, two, strict=True))
+    first, second = (r.metrics["errors"]["test_300K"]["forces"]["rmse_meV_per_A"] for r in (whole, parts))
+    assert first == pytest.approx(second, rel=1e-2)
+
+    metrics = json.loads(whole.metrics_file.read_text())
+    stages = metrics["stages"]
+    assert [stage["stage"] for stage in stages] == ["labels", "round 1", "training"]
+    assert 0 < stages[1]["labels"] <= 12 and stages[1]["ratio"] > 0
+    assert metrics["teacher"]["ok"] is True
+    assert set(metrics["uncertainty"]) == {"valid", "test_300K"}
+    student = load(whole.folder)
+    atoms = molecule("CH3OH")
+    atoms.calc = student.ase_calculator(device="cpu")
+    atoms.get_forces()
+    assert (atoms.calc.results["uncertainties"] > 0).all()
+    added = read(tmp_path / "whole" / "rounds" / "01" / "labelled.xyz", ":")
+    assert student.metadata.data["train"] == len(read(tmp_path / "whole" / "train.xyz", ":")) + len(added)
