@@ -31,7 +31,9 @@ HOTTER = 1.5
 class Reference(Protocol):
     """A teacher: :class:`compactff_md.teachers.Teacher`, or anything that makes ASE calculators."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What reports call it."""
 
     def calculator(self) -> BaseCalculator:
         """A new calculator."""

@@ -33,11 +33,11 @@ def run(campaign: Campaign) -> Section:
     teacher, student = campaign.teacher_replicas(), campaign.student_replicas()
     findings, shown = [], {}
     length = min(BLOCK_FRAMES, *(len(run_) for run_ in (*teacher, *student)))
-    spectra = [spectra_of(runs, length) for runs in (teacher, student)]
-    findings.append(compare(campaign, "dynamics.vdos", *(s[:, None, :] for s in spectra)))
-    axis = wavenumbers(teacher[0], spectra[0].shape[1])
+    theirs, ours = spectra_of(teacher, length), spectra_of(student, length)
+    findings.append(compare(campaign, "dynamics.vdos", theirs[:, None, :], ours[:, None, :]))
+    axis = wavenumbers(teacher[0], theirs.shape[1])
     figure = pictures.distributions(
-        {"vibrational density of states": (axis, *spectra)}, "1/cm", ("teacher", "student")
+        {"vibrational density of states": (axis, theirs, ours)}, "1/cm", ("teacher", "student")
     )
     shown["vibrational density of states"] = campaign.picture("dynamics-vdos", figure)
     if len(campaign.structure) <= MOST_ATOMS:
@@ -195,18 +195,18 @@ def _harmonic(campaign: Campaign) -> tuple[list[Finding], pictures.Figure | None
     skipped = rigid_modes(campaign.structure)
     # The modes of the whole are the smallest in size, of whatever sign.
     kept = {n: np.sort(_without(found[n], skipped)) for n in names}
-    error = kept["student"] - kept["teacher"]
+    off = kept["student"] - kept["teacher"]
     shift = float(np.sqrt((_aligned(*(found[f"{n}-positions"] for n in names)) ** 2).sum(1).mean()))
     imaginary = int((kept["student"] < -5.0).sum()) - int((kept["teacher"] < -5.0).sum())
-    x = np.arange(len(error))
+    x = np.arange(len(off))
     lines = {n: (x, kept[n]) for n in names}
-    figure = pictures.curves({"frequencies": lines, "difference": {"student": (x, error)}}, "mode", "1/cm")
+    figure = pictures.curves({"frequencies": lines, "difference": {"student": (x, off)}}, "mode", "1/cm")
     findings = [
         campaign.judge(
             "dynamics.harmonic",
-            float(np.abs(error).mean()),
+            float(np.abs(off).mean()),
             "1/cm",
-            note=f"largest {np.abs(error).max():.3g}",
+            note=f"largest {np.abs(off).max():.3g}",
         ),
         campaign.judge("dynamics.imaginary", float(imaginary), ""),
         campaign.judge("dynamics.minimum", shift, "Å"),

@@ -61,7 +61,8 @@ def magnitude_ratio(reference: np.ndarray, predicted: np.ndarray) -> float:
     return float(a @ b / (a @ a)) if a.any() else float("nan")
 
 
-MEASURES: dict[str, tuple[Callable[[np.ndarray, np.ndarray], float], str]] = {
+Measure = Callable[[np.ndarray, np.ndarray], float]
+MEASURES: dict[str, tuple[Measure, str]] = {
     "rmse": (rmse, "meV/Å"),
     "mae": (mae, "meV/Å"),
     "r2": (r2, ""),
@@ -145,13 +146,18 @@ def _force_findings(
         interval = None
         if len(a) >= FEWEST_FRAMES:
             seed = campaign.seed("forces")
-            interval = bootstrap_interval(both, lambda x, m=measure: m(x[:, 0], x[:, 1]), seed, 200)
+            interval = bootstrap_interval(both, _of_pairs(measure), seed, 200)
         note = "" if interval else f"{len(a)} frames are too few for an interval"
         value = measure(a, b)
         found.append(
             campaign.judge(f"{key}.{name}", value, unit, interval=interval, note=note, subject=subject)
         )
     return found
+
+
+def _of_pairs(measure: Measure) -> Callable[[np.ndarray], float]:
+    """A measure of teacher and student, as one of both stacked along the second axis."""
+    return lambda x: measure(x[:, 0], x[:, 1])
 
 
 def _energy_findings(

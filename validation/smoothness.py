@@ -103,9 +103,10 @@ def dimer(calculator: BaseCalculator, a: int, b: int, cutoff_A: float) -> Scan:
     """Two atoms alone, from 0.3 A to beyond the cutoff; the force is that which drives them apart."""
     near = np.arange(SHORTEST_A, 1.5, 0.02)
     distances = np.concatenate([near, np.arange(1.5, cutoff_A + BEYOND_A, 0.05)])
+    ends, numbers = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]), np.array([a, b])
     energies, forces = [], []
     for distance in distances:
-        energy, force = evaluate(calculator, Structure([[0.0, 0.0, 0.0], [distance, 0.0, 0.0]], [a, b]))
+        energy, force = evaluate(calculator, Structure(distance * ends, numbers))
         energies.append(energy)
         forces.append(force[1, 0])
     return Scan(distances, np.array(energies), np.array(forces))

@@ -77,7 +77,7 @@ class Stages:
         """Arrays by name, kept like runs."""
         path = self._file("data", name, ".npz")
         if not path.is_file():
-            made = make()
+            made: dict[str, Any] = {**make()}
             with atomic_write(path) as temporary, temporary.open("wb") as stream:
                 np.savez(stream, **made)
         try:

@@ -79,10 +79,10 @@ def section_of(campaign: Campaign, teacher: Sequence[Run], student: Sequence[Run
         length = max(reference.block_length, own.block_length)
         shortest = min(len(one) for one in (*reference.histograms, *own.histograms))
         note = "" if length <= shortest else "slower than the runs are long: whole runs are compared"
-        blocks = [blocks_of(one.histograms, min(length, shortest)) for one in (reference, own)]
-        findings.append(compare(campaign, f"structure.{kind}", *blocks, note=note))
+        theirs, ours = (blocks_of(one.histograms, min(length, shortest)) for one in (reference, own))
+        findings.append(compare(campaign, f"structure.{kind}", theirs, ours, note))
         curves = {
-            name: (_axis(kind, own.centres), *(_curves(kind, o, k) for o in (reference, own)))
+            name: (_axis(kind, own.centres), _curves(kind, reference, k), _curves(kind, own, k))
             for k, name in enumerate(own.names)
         }
         labels = {"angles": "angle (°)", "dihedrals": "dihedral (°)", "density": "density (g/cm³)"}
@@ -119,7 +119,7 @@ def observe(
 def triples(molecules: Molecules, structure: Structure) -> dict[str, np.ndarray]:
     """Bonded triples by elements, the apex in the middle; name -> indices, shape (T, 3)."""
     near = _bonded(molecules)
-    found = defaultdict(list)
+    found: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     for apex, others in near.items():
         for a, i in enumerate(others):
             for j in others[:a]:
@@ -130,7 +130,7 @@ def triples(molecules: Molecules, structure: Structure) -> dict[str, np.ndarray]
 def quadruples(molecules: Molecules, structure: Structure) -> dict[str, np.ndarray]:
     """Bonded chains of four by elements; name -> indices, shape (Q, 4)."""
     near = _bonded(molecules)
-    found = defaultdict(list)
+    found: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     for j, k in molecules.bonds[~molecules.endless[molecules.bonds[:, 0]]].tolist():
         for i in near[j]:
             for end in near[k]:

@@ -118,11 +118,11 @@ def rotatable(structure: Structure, molecules: Molecules) -> list[tuple[int, int
         near.setdefault(j, []).append(i)
     found = []
     for j, k in bonds.tolist():
-        ends = [_heaviest(structure, near[atom], other) for atom, other in ((j, k), (k, j))]
-        if None in ends or moved_atoms(len(structure), bonds, j, k) is None:
+        first, last = _heaviest(structure, near[j], k), _heaviest(structure, near[k], j)
+        if first is None or last is None or moved_atoms(len(structure), bonds, j, k) is None:
             continue
-        heavy = sum(structure.numbers[end] > 1 for end in ends)
-        found.append((-heavy, (ends[0], j, k, ends[1])))
+        heavy = int((structure.numbers[[first, last]] > 1).sum())
+        found.append((-heavy, (first, j, k, last)))
     return [chain for _, chain in sorted(found)]
 
 

@@ -184,10 +184,10 @@ def _stability(campaign: Campaign, runs: Sequence[Run]) -> Section:
 
 def _spectra(campaign: Campaign, theirs: Sequence[Run], own: Sequence[Run]) -> Section:
     length = min(dynamics.BLOCK_FRAMES, *(len(run) for run in (*theirs, *own)))
-    spectra = [dynamics.spectra_of(runs, length) for runs in (theirs, own)]
-    finding = compare(campaign, "dynamics.vdos", *(s[:, None, :] for s in spectra))
-    axis = dynamics.wavenumbers(own[0], spectra[0].shape[1])
-    figure = pictures.distributions({"spectrum": (axis, *spectra)}, "1/cm", ("reference", "trajectory"))
+    first, second = dynamics.spectra_of(theirs, length), dynamics.spectra_of(own, length)
+    finding = compare(campaign, "dynamics.vdos", first[:, None, :], second[:, None, :])
+    axis = dynamics.wavenumbers(own[0], first.shape[1])
+    figure = pictures.distributions({"spectrum": (axis, first, second)}, "1/cm", ("reference", "trajectory"))
     return Section((finding,), {}, {"spectrum": campaign.picture("dynamics-vdos", figure)})
 
 
