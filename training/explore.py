@@ -95,9 +95,10 @@ def _bare(atoms: ase.Atoms) -> ase.Atoms:
 def score_of(labeller: Labeller) -> float:
     """Largest uncertainty of the last structure over the usual one."""
     told = labeller.calculator.results.get("uncertainties")
-    if told is None:
+    measure = getattr(labeller.calculator, "uncertainty", None)
+    if told is None or measure is None:
         return 0.0
-    return float(np.max(told) / float(labeller.calculator.uncertainty.usual_eV_per_A))
+    return float(np.max(told) / float(measure.usual_eV_per_A))
 
 
 def _exploded(seen: Visited, phase: Phase, config: SamplingConfig) -> bool:
