@@ -62,7 +62,7 @@ def test_extras_sizes_teachers_and_names_are_as_told():
         assert re.search(rf"`{size}` \| .*{budget:,}", README), size
     assert all(f"`{name}" in README for name in TEACHERS)
     for name in re.findall(r"student\.([a-z_A]+)", README):
-        assert hasattr(compactff_md.Student, name) or name in ("metadata", "safetensors"), name
+        assert hasattr(compactff_md.Student, name) or name in ("metadata", "safetensors", "mliap"), name
 
 
 def test_every_field_of_the_student_file_is_documented():
