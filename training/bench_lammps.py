@@ -25,6 +25,7 @@ from compactff_md.engines.lammps_deck import write_deck
 from compactff_md.engines.lammps_installation import Lammps, find_lammps
 from compactff_md.engines.lammps_run import command_of, read_plan
 from compactff_md.engines.lammps_settings import DeckSettings
+from compactff_md.mliap.memory import keep_memory
 from compactff_md.neighbours import neighbour_table
 from compactff_md.structure import Structure
 from compactff_md.students import SIZES, create
@@ -130,6 +131,7 @@ def _water(atoms: int) -> ase.Atoms:
 
 def bare(student: Path, atoms: int) -> float:
     """Median time in us an atom of energies and gradients on the table of the box."""
+    keep_memory()  # as in LAMMPS
     network, _ = load_student(student)
     structure = Structure.from_ase(_water(atoms))
     table = neighbour_table(structure, network.cutoff_A)

@@ -15,6 +15,7 @@ from torch import Tensor
 from compactff_md.artifact import student_from_bytes
 from compactff_md.errors import CompactFFError
 from compactff_md.mliap.halo import KokkosHalo, NoHalo, OwnerHalo
+from compactff_md.mliap.memory import keep_memory
 from compactff_md.mliap.messages import Messages, find_messages
 from compactff_md.mliap.pairs import pair_table
 from compactff_md.mliap.running import RunningLammps, find_running
@@ -107,6 +108,7 @@ class MLIAPStudent:
                 "units real (kcal/mol) in its first line"
             )
         self.energy_unit = ENERGY_UNITS[units]
+        keep_memory()
         if self.running is not None and self.running.size > 1:
             running = self.running
             self.messages = find_messages(running.fortran_communicator, running.rank, running.size)
