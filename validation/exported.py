@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,10 @@ def compare_file(
 
 def same_weights(campaign: Campaign, path: Path, student: Student) -> Finding:
     """Whether an ML-IAP file holds the weights of this student; 0 where it does, 1 where not."""
-    loaded: Any = torch.load(path, weights_only=False)  # written above, or named by the user as their own
+    with warnings.catch_warnings():
+        # torch.load passes TorchScript files on to torch.jit.load and warns; they are refused below.
+        warnings.filterwarnings("ignore", message=".*TorchScript archive")
+        loaded: Any = torch.load(path, weights_only=False)  # a pickle of our own
     content = getattr(loaded, "content", None)
     if not isinstance(content, bytes):
         raise CompactFFError(f"{path} is no ML-IAP file of compactff-md; expected one by compactff export")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,10 @@ def analyse(
     CompactFFError
         For files that are missing, unreadable or of other atoms; fewer than two frames; elements that the
         topology does not tell.
+
+    Notes
+    -----
+    Frames of files that know no times are taken to be ``settings.frame_fs`` apart.
     """
     own = [read_trajectory(path, topology, settings) for path in trajectories]
     theirs = [read_trajectory(path, topology, settings) for path in references]
@@ -122,7 +127,7 @@ def read_trajectory(path: str | Path, topology: str | Path, settings: SuiteSetti
             velocities.append(np.array(moment.velocities) * A_PER_PS if moving else np.zeros_like(frames[-1]))
             box = moment.dimensions
             cells.append(np.zeros((3, 3)) if box is None else np.array(moment.triclinic_dimensions, float))
-            times.append(float(moment.time))
+            times.append(_time_ps(moment, settings.frame_fs))
     except (OSError, ValueError, EOFError) as error:
         raise CompactFFError(f"{path} is damaged after frame {len(frames)}: {error}") from error
     if len(frames) < FEWEST_FRAMES:
@@ -146,6 +151,17 @@ def read_trajectory(path: str | Path, topology: str | Path, settings: SuiteSetti
         dof=dof,
         engine=Path(path).name,
     )
+
+
+def _time_ps(moment: Any, frame_fs: float) -> float:
+    """Time of a frame; where the format knows none, as XYZ, frames are ``frame_fs`` apart."""
+    with warnings.catch_warnings():
+        # MDAnalysis makes up 1 ps, and only warns.
+        warnings.filterwarnings("error", message="Reader has no dt information")
+        try:
+            return float(moment.time)
+        except UserWarning:
+            return float(moment.frame) * frame_fs / 1e3
 
 
 def elements_of(universe: Any, topology: str | Path) -> np.ndarray:
