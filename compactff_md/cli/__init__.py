@@ -14,6 +14,7 @@ import compactff_md.cli.info as info
 import compactff_md.cli.lammps as lammps
 import compactff_md.cli.md as md
 import compactff_md.cli.train as train
+import compactff_md.cli.validate as validate
 from compactff_md import __version__
 from compactff_md.cli.group import Commands
 
@@ -26,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (distill, train, export, md, deck, lammps, info, doctor):
+for module in (distill, train, export, md, deck, lammps, validate, info, doctor):
     module.register(app)
 
 

@@ -1,0 +1,78 @@
+"""``compactff validate`` and ``compactff compare`` from the command line."""
+
+import json
+
+import pytest
+
+FEW = (
+    "--set",
+    "replicas=1",
+    "--set",
+    "replica_ps=0.02",
+    "--set",
+    "equilibration_ps=0",
+    "--set",
+    "stability_runs=1",
+    "--set",
+    "stability_ps=0.008",
+    "--set",
+    "labelled_frames=2",
+    "--set",
+    "sections=[symmetry, stability]",
+)
+
+
+def arguments(student, water, out, *more):
+    teacher = ("--teacher", "ase.calculators.emt:EMT")
+    return (student, *teacher, "--structures", water, "--out", out, "--engine", "ase", *FEW, *more)
+
+
+class TestValidate:
+    def test_report_and_exit_code(self, run, tmp_path, student_file, water):
+        result = run("validate", *arguments(student_file, water, tmp_path / "out"))
+        content = json.loads((tmp_path / "out" / "report.json").read_text())
+        assert result.exit_code == content["exit_code"] == 0, result.output
+        assert "verdict: undecided" in result.stdout and "report.html" in result.stdout
+        assert (tmp_path / "out" / "report.html").is_file()
+        strict = run("validate", *arguments(student_file, water, tmp_path / "out", "--strict"))
+        assert strict.exit_code == 1
+
+    def test_own_thresholds_break_it(self, run, tmp_path, student_file, water):
+        mine = tmp_path / "mine.toml"
+        mine.write_text('"symmetry.rotation" = { minimum = 5.0 }\n')
+        result = run("validate", *arguments(student_file, water, tmp_path / "out", "--thresholds", mine))
+        assert result.exit_code == 1 and "fail" in result.stdout, result.output
+
+    @pytest.mark.parametrize(
+        ("args", "words"),
+        [
+            ((), ["STUDENT and --teacher and --structures missing"]),
+            (("--trajectory", "t.xtc"), ["--trajectory needs a --topology"]),
+            (("--trajectory", "t.xtc", "--topology", "t.pdb"), ["no such file"]),
+            (("--suite", "endless"), ["unknown suite 'endless'"]),
+            (("--set", "colour=1"), ["unknown setting 'colour'"]),
+        ],
+    )
+    def test_bad_input(self, refused, tmp_path, args, words):
+        refused("validate", "--out", tmp_path / "out", *args, words=words)
+
+    def test_bad_systems(self, refused, tmp_path, student_file, copper, bad_structure):
+        out = tmp_path / "out"
+        refused("validate", *arguments(student_file, copper, out), words=["structure 0", "does not know Cu"])
+        path, words = bad_structure
+        refused("validate", *arguments(student_file, path, out), words=words)
+
+    def test_teacher_that_lacks_an_element(self, refused, tmp_path, student_file, water):
+        args = arguments(student_file, water, tmp_path / "out")
+        refused("validate", *args, "--teacher", "nonsense", words=["unknown teacher 'nonsense'"])
+
+
+def test_compare(run, tmp_path, student_file, wild_student, water):
+    args = ("--teacher", "ase.calculators.emt:EMT", "--structures", water, "--engine", "ase", *FEW)
+    out = tmp_path / "both"
+    result = run("compare", student_file, wild_student, "--out", out, *args)
+    assert (out / "comparison.html").is_file(), result.output
+    folders = [p.parent for p in out.glob("*/report.json")]
+    assert len(folders) == 2
+    again = run("compare", *folders, "--out", tmp_path / "again")
+    assert again.exit_code == result.exit_code and (tmp_path / "again" / "comparison.json").is_file()
