@@ -49,18 +49,14 @@ def pair_table(
     dtype
         Of the table's vectors.
     """
-    counts = torch.bincount(rows, minlength=num_rows)  # (N,)
-    width = max(1, int(counts.max())) if num_rows else 1
-    # How far the first pair of an atom is from the beginning of its row; pairs of an atom are in sequence,
-    # but their atoms need not be in order.
-    first = torch.zeros_like(counts)
-    if len(rows):
-        starts = torch.ones_like(rows, dtype=torch.bool)
-        starts[1:] = rows[1:] != rows[:-1]
-        positions = starts.nonzero().squeeze(1)
-        first[rows[positions]] = positions
-    index = torch.arange(len(rows), device=rows.device)
-    places = (torch.arange(num_rows, device=rows.device) * width - first).index_select(0, rows) + index
+    starts = torch.ones_like(rows, dtype=torch.bool)  # the first pair of each atom
+    torch.ne(rows[1:], rows[:-1], out=starts[1:])
+    first = starts.nonzero().squeeze(1)  # (A,) for the A atoms that have pairs
+    counts = torch.diff(first, append=first.new_full((1,), len(rows)))  # (A,)
+    width = int(counts.max()) if len(rows) else 1
+    begin = rows.index_select(0, first) * width - first
+    places = begin.repeat_interleave(counts, output_size=len(rows))
+    places += torch.arange(len(rows), device=rows.device)
     table = vectors_A.new_zeros((num_rows * width, 3), dtype=dtype)
     table[:, 0] = PADDING_A
     table.index_copy_(0, places, vectors_A.to(dtype))
