@@ -1,0 +1,245 @@
+"""The analyses against independent sources: analytic systems, ASE and MDAnalysis used by hand."""
+
+from dataclasses import replace
+
+import ase.build
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.build import bulk
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT
+from ase.calculators.lj import LennardJones
+from ase.vibrations import Vibrations
+
+from compactff_md.engines.molecules import Molecules, find_molecules
+from compactff_md.structure import Structure
+from compactff_md.validation import conservation, dynamics, structure, thermodynamics
+from compactff_md.validation.engine_ase import ASEEngine, at_rest_at
+from compactff_md.validation.run import Run
+from compactff_md.validation.task import State, Task
+from validation_builders import PairPotential, molecule
+
+SPRING_EV_PER_A2 = 20.0
+
+
+class Springs(Calculator):
+    """Each atom on a spring to the origin."""
+
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, atoms=None, properties=None, system_changes=all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        x = self.atoms.positions
+        self.results = {
+            "energy": 0.5 * SPRING_EV_PER_A2 * float((x**2).sum()),
+            "forces": -SPRING_EV_PER_A2 * x,
+        }
+
+
+def gas(seed: int, frames: int = 40, count: int = 24, side_A: float = 12.0) -> Run:
+    """Random walks of two kinds of atoms in a box."""
+    rng = np.random.default_rng(seed)
+    start = rng.random((count, 3)) * side_A
+    positions = start + np.cumsum(rng.normal(scale=0.2, size=(frames, count, 3)), axis=0)
+    return Run(
+        time_ps=0.1 * np.arange(frames),
+        potential_eV=np.zeros(frames),
+        kinetic_eV=np.zeros(frames),
+        positions_A=positions,
+        velocities_A_per_fs=np.zeros_like(positions),
+        numbers=np.repeat([8, 18], count // 2),
+        cell_A=np.repeat(side_A * np.eye(3)[None], frames, axis=0),
+        pbc=np.ones(3, dtype=bool),
+        masses_Da=np.repeat([15.999, 39.95], count // 2),
+        timestep_fs=1.0,
+        temperature_K=300.0,
+        dof=3 * count - 3,
+        engine="by hand",
+    )
+
+
+class TestConservation:
+    def test_fluctuation_of_a_harmonic_oscillator(self):
+        """Velocity Verlet keeps E - (w dt)^2/4 * V: the fluctuation of E is that share of the potential's."""
+        engine = ASEEngine(Springs())
+        mass, dt = 12.011, 2.0
+        frame = Structure([[0.2, 0.0, 0.0]], [6])
+        start = State(frame.positions_A, np.array([[0.0, 0.003, 0.0]]))
+        run = engine.run(frame, Task("nve", 300.0, dt, 5_000, 1, 0), start)
+        share = SPRING_EV_PER_A2 / mass * units.fs**2 * dt**2 / 4
+        assert run.total_eV.std() == pytest.approx(share * run.potential_eV.std(), rel=1e-3)
+        found = conservation.analyse(run)
+        slope = found.drift_meV_per_atom_ps
+        assert slope.low <= 0 <= slope.high or abs(slope.value) < 1e-4
+        assert found.ratio == pytest.approx(share * run.potential_eV.std() / run.kinetic_eV.std(), rel=0.01)
+
+    def test_square_law_of_lennard_jones(self):
+        atoms = bulk("Ar", "fcc", a=5.3, cubic=True)
+        frame = Structure.from_ase(atoms)
+        rng = np.random.default_rng(0)
+        velocities = at_rest_at(frame, rng.normal(size=(len(frame), 3)), 60.0)
+        calculator = LennardJones(sigma=3.4, epsilon=0.0104, rc=7.0, ro=5.5, smooth=True)
+        runs = [
+            ASEEngine(calculator).run(
+                frame, Task("nve", 60.0, dt, int(600 / dt), 1, 0), State(frame.positions_A, velocities)
+            )
+            for dt in (5.0, 10.0)
+        ]
+        spread = np.array([run.total_eV.std() for run in runs])
+        assert conservation.exponent(np.array([5.0, 10.0]), spread) == pytest.approx(2.0, abs=0.15)
+
+    def test_injected_drift_is_measured_with_its_error(self):
+        run, true = gas(0, frames=2000), 1e3 * 2.4e-4 / 24
+        inside = 0
+        for seed in range(40):
+            rng = np.random.default_rng(seed)
+            noise, kinetic = rng.normal(scale=1e-3, size=2000), 1.0 + 0.05 * rng.normal(size=2000)
+            potential = noise + 2.4e-4 * run.time_ps - kinetic
+            found = conservation.analyse(replace(run, potential_eV=potential, kinetic_eV=kinetic))
+            slope = found.drift_meV_per_atom_ps
+            assert slope.value == pytest.approx(true, rel=0.05) and slope.high - slope.low < 2e-3
+            inside += slope.low < true < slope.high
+        assert inside >= 32  # of 95 %: 38 expected, with a deviation of 1.4
+        per_dof = slope.value * 24 / run.dof / (units.kB * 300.0)  # meV/ps is eV/ns
+        assert found.drift_kT_per_ns_dof == pytest.approx(per_dof)
+
+
+class TestThermostat:
+    def test_equipartition_and_configurations(self):
+        """Of independent oscillators BAOAB samples <x^2> = kT/k exactly, at any timestep."""
+        frame = Structure(np.zeros((40, 3)) + np.arange(40)[:, None] * 1e-9, [6] * 40)
+        run = ASEEngine(Springs()).run(frame, Task("nvt", 300.0, 4.0, 4000, 4, 3, 200, friction_per_ps=10.0))
+        wanted = units.kB * 300.0 / SPRING_EV_PER_A2
+        assert (run.positions_A**2).mean() == pytest.approx(wanted, rel=0.05)
+        assert run.kinetic_temperature_K.mean() == pytest.approx(300.0, rel=0.12)  # (1 - (w dt)^2/4) of it
+
+    def test_a_calculator_that_fails_ends_the_run_and_not_the_suite(self):
+        class Broken(Springs):
+            def calculate(self, *args, **kwargs):
+                super().calculate(*args, **kwargs)
+                if abs(self.atoms.positions).max() > 0.21:
+                    raise RuntimeError("no self-consistency")
+
+        frame = Structure([[0.2, 0.0, 0.0]], [6])
+        start = State(frame.positions_A, np.array([[0.01, 0.0, 0.0]]))
+        run = ASEEngine(Broken()).run(frame, Task("nve", 300.0, 1.0, 100, 1, 0), start)
+        assert "no self-consistency" in run.failure and 1 <= len(run) < 100
+
+
+class TestDynamics:
+    @pytest.mark.parametrize("make", [lambda: (molecule(), PairPotential()), lambda: (_gold(), EMT())])
+    def test_frequencies_are_those_of_ase(self, tmp_path, make):
+        frame, calculator = make()
+        least = dynamics.minimum(frame, calculator)
+        ours = dynamics.harmonic_frequencies(least, calculator)
+        atoms = least.to_ase()
+        atoms.calc = calculator
+        vibrations = Vibrations(atoms, name=str(tmp_path / "vib"))
+        vibrations.run()
+        theirs = vibrations.get_frequencies()
+        theirs = np.sort(np.where(np.abs(theirs.imag) > np.abs(theirs.real), -theirs.imag, theirs.real))
+        assert ours[-3:] == pytest.approx(theirs[-3:], rel=2e-3)
+        assert dynamics.rigid_modes(least) == 6
+
+    def test_spectrum_of_an_oscillator_peaks_at_its_frequency(self):
+        time_fs = 4.0 * np.arange(500)
+        velocities = np.cos(2 * np.pi * 2.99792458e-5 * 1000.0 * time_fs)[:, None, None] * np.ones((1, 2, 3))
+        run = gas(0, 500)
+        run = Run(**{**run.__dict__, "time_ps": time_fs / 1e3})
+        spectrum = dynamics.spectrum(velocities, np.ones(2))
+        axis = dynamics.wavenumbers(run, len(spectrum))
+        assert axis[np.argmax(spectrum)] == pytest.approx(1000.0, abs=10.0)
+        assert spectrum.sum() == pytest.approx(1.0)
+
+    def test_displacement_is_that_of_mdanalysis(self):
+        pytest.importorskip("MDAnalysis")
+        import MDAnalysis
+        from MDAnalysis.analysis.msd import EinsteinMSD
+
+        run = gas(3)
+        universe = MDAnalysis.Universe.empty(24, trajectory=True)
+        universe.load_new(run.positions_A.astype(np.float32))
+        expected = EinsteinMSD(universe, msd_type="xyz", fft=False).run().results.timeseries
+        assert dynamics.mean_squared_displacement(run.positions_A) == pytest.approx(
+            expected, rel=1e-4, abs=1e-3
+        )
+
+    def test_diffusion_of_a_random_walk(self):
+        run = gas(5, frames=3000)
+        found = dynamics.diffusion_cm2_per_s(run, np.ones(24, dtype=bool))
+        assert found == pytest.approx(0.2**2 / (2 * 0.1) * 1e-4, rel=0.35)  # <dx^2> / 2 dt, in A^2/ps
+
+
+class TestStructure:
+    def test_distances_are_those_of_mdanalysis(self):
+        pytest.importorskip("MDAnalysis")
+        import MDAnalysis
+        from MDAnalysis.analysis.rdf import InterRDF
+
+        run = gas(1)
+        universe = MDAnalysis.Universe.empty(24, trajectory=True)
+        box = np.tile([12.0, 12.0, 12.0, 90.0, 90.0, 90.0], (len(run), 1)).astype(np.float32)
+        universe.load_new(run.positions_A.astype(np.float32), dimensions=box)
+        edges = structure._edges("distances", [run])
+        analysis = InterRDF(universe.atoms[:12], universe.atoms[12:], nbins=80, range=(0.0, edges[-1]))
+        expected = analysis.run().results.count
+        found = structure.observe("distances", [run], run.structure(0), _no_bonds(run), edges)
+        ours = found.histograms[0][:, found.names.index("O-Ar")].sum(0)
+        assert np.abs(ours - expected).sum() <= 2  # float32 at the edges of bins
+
+    def test_gyration_is_that_of_mdanalysis(self):
+        pytest.importorskip("MDAnalysis")
+        import MDAnalysis
+
+        run = gas(2)
+        universe = MDAnalysis.Universe.empty(24, trajectory=True)
+        universe.add_TopologyAttr("masses", run.masses_Da)
+        universe.load_new(run.positions_A.astype(np.float32))
+        expected = universe.atoms.radius_of_gyration()
+        assert structure.gyration_A(run.positions_A[0], run.masses_Da) == pytest.approx(expected, rel=1e-5)
+
+    def test_density_of_argon(self):
+        run = gas(1)
+        expected = run.masses_Da.sum() * 1.66053907 / 12.0**3
+        assert structure.densities(run) == pytest.approx(np.full(len(run), expected), rel=1e-6)
+
+    def test_groups_of_ethene(self):
+        frame = Structure.from_ase(ase.build.molecule("C2H4"))
+        bonds = find_molecules(frame)
+        assert {k: len(v) for k, v in structure.triples(bonds, frame).items()} == {"C-C-H": 4, "H-C-H": 2}
+        assert {k: len(v) for k, v in structure.quadruples(bonds, frame).items()} == {"H-C-C-H": 4}
+
+
+class TestThermodynamics:
+    def test_share_of_gaussian_differences(self):
+        """Weights of a normal exponent of deviation s leave exp(-s^2)."""
+        x = units.kB * 300.0 * np.random.default_rng(0).normal(scale=0.8, size=200_000)
+        assert thermodynamics.effective_share(x, 300.0) == pytest.approx(np.exp(-0.64), rel=0.03)
+        assert thermodynamics.effective_share(np.full(10, 1e3), 300.0) == pytest.approx(1.0)
+
+    def test_bulk_modulus_from_energies_and_from_stress(self):
+        frame = Structure.from_ase(bulk("Cu", "fcc", a=3.59, cubic=True))
+        volume, modulus = thermodynamics.bulk_modulus_GPa(*thermodynamics.energy_of_volume(frame, EMT()))
+        side = volume ** (1 / 3)
+        relaxed = Structure.from_ase(bulk("Cu", "fcc", a=side, cubic=True))
+        c = thermodynamics.elastic_constants_GPa(relaxed, EMT())
+        assert (c[0, 0] + 2 * c[0, 1]) / 3 == pytest.approx(modulus, rel=0.03)
+        assert c[3:, 3:] == pytest.approx(c[3, 3] * np.eye(3), abs=0.05 * c[3, 3])
+
+    @pytest.mark.parametrize(
+        ("name", "count"), [("C6H6", 0), ("CH3CH2OH", 2), ("CH4", 0), ("trans-butane", 3)]
+    )
+    def test_rotatable_bonds(self, name, count):
+        frame = Structure.from_ase(ase.build.molecule(name))
+        assert len(thermodynamics.rotatable(frame, find_molecules(frame))) == count
+
+
+def _gold() -> Structure:
+    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) * 1.0
+    return Structure.from_ase(Atoms("Au4", corners))
+
+
+def _no_bonds(run: Run):
+    n = len(run.numbers)
+    return Molecules(np.arange(n), np.zeros((n, 3), int), np.zeros(n, bool), np.zeros((0, 2), int))

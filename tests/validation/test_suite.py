@@ -1,0 +1,232 @@
+"""The whole suite: one folder, resumed where it was killed, and refused to others."""
+
+import json
+import re
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+
+from compactff_md.errors import CompactFFError
+from compactff_md.structure import Structure
+from compactff_md.validation.comparison import Candidate, write_comparison
+from compactff_md.validation.outcome import Section, judge
+from compactff_md.validation.report import Report, read_report, write_report
+from compactff_md.validation.run import load_run, save_run
+from compactff_md.validation.settings import SECTIONS, suite_settings
+from compactff_md.validation.stages import Stages
+from compactff_md.validation.suite import Assignment, group, validate
+from compactff_md.validation.thresholds import Threshold, Thresholds
+from compactff_md.validation.trajectories import analyse, read_trajectory
+from validation_builders import SETTINGS, Teacher, campaign, molecule, subject
+
+SOME = ("forces", "symmetry", "stability", "engines")
+SHORT = SETTINGS.model_copy(
+    update={"sections": SOME, "replica_ps": 0.1, "stability_ps": 0.1, "equilibration_ps": 0.02}
+)
+
+
+def assignment(fault: str = "", **changes) -> Assignment:
+    fields = {"structures": [molecule()], "settings": SHORT, "engine": "ase", **changes}
+    return Assignment(subject(fault), Teacher(), **fields)
+
+
+class Killed(BaseException):
+    pass
+
+
+class Counting:
+    """Progress that counts the stages, and dies at one of them."""
+
+    def __init__(self, last: int = 10**6) -> None:
+        self.stages: list[str] = []
+        self.last = last
+
+    def start(self, stage: str, total: float) -> None:
+        if len(self.stages) == self.last:
+            raise Killed
+        self.stages.append(stage)
+
+    def update(self, done: float, **numbers: float) -> None: ...
+    def finish(self) -> None: ...
+    def note(self, message: str) -> None: ...
+
+
+class TestValidate:
+    def test_report(self, tmp_path):
+        report = validate(assignment(), tmp_path / "out")
+        assert report.exit_code == 0, [f for f in report.findings if f.verdict == "fail"]
+        content = json.loads((tmp_path / "out" / "report.json").read_text())
+        assert content["verdict"] == report.verdict and content["counts"]["fail"] == 0
+        facts = content["facts"]
+        assert {"seed", "versions", "command", "settings", "student", "teacher", "engine"} <= facts.keys()
+        page = (tmp_path / "out" / "report.html").read_text()
+        assert page.count("data:image/png;base64,") == sum(len(s.pictures) for s in report.sections.values())
+        assert not re.search(r"(src|href)=\"(https?:|//|/)", page)  # opens without a network
+        assert report.verdict.upper() in page.split("<h2")[0]  # on top
+        again = read_report(tmp_path / "out")
+        assert [f.name for f in again.findings] == [f.name for f in report.findings]
+        frames = ase.io.read(next((tmp_path / "out" / "runs").rglob("student-replica-0.xyz")), ":")
+        assert len(frames) > 10 and len(frames[0]) == 4
+
+    def test_killed_and_run_again(self, tmp_path):
+        whole = validate(assignment(), tmp_path / "whole")
+        first, second = Counting(4), Counting()
+        with pytest.raises(Killed):
+            validate(assignment(), tmp_path / "out", first)
+        resumed = validate(assignment(), tmp_path / "out", second)
+        assert not set(first.stages) & set(second.stages)
+        assert [(f.name, f.value) for f in resumed.findings] == [(f.name, f.value) for f in whole.findings]
+        third = Counting()
+        validate(assignment(), tmp_path / "out", third)
+        assert third.stages == []
+
+    def test_folder_of_another(self, tmp_path):
+        validate(assignment(settings=SHORT.model_copy(update={"sections": ("symmetry",)})), tmp_path / "out")
+        with pytest.raises(CompactFFError, match="validation of another settings, student"):
+            validate(assignment("units"), tmp_path / "out")
+        (tmp_path / "full").mkdir()
+        (tmp_path / "full" / "thesis.txt").write_text("all I have")
+        with pytest.raises(CompactFFError, match="holds files and no validation"):
+            validate(assignment(), tmp_path / "full")
+
+    def test_a_fault_makes_it_fail(self, tmp_path):
+        settings = SHORT.model_copy(update={"sections": ("symmetry",)})
+        report = validate(assignment("units", settings=settings), tmp_path / "out")
+        assert (report.exit_code, report.verdict) == (1, "fail")
+        assert "What fails" in (tmp_path / "out" / "report.html").read_text()
+
+    def test_systems_by_their_atoms(self):
+        a, b = molecule(), Structure(molecule().positions_A[::-1], [8, 8, 6, 6])
+        moved = Structure(a.positions_A + 0.1, a.numbers)
+        found = group([a, b, moved])
+        assert {name: len(frames) for name, frames in found.items()} == {"C2O2": 2, "C2O2-2": 1}
+
+    @pytest.mark.parametrize(
+        ("structures", "words"),
+        [
+            ([], "no structures"),
+            ([Structure([[0, 0, 0], [0.1, 0, 0]], [6, 8])], "structure 0: atoms 0 and 1"),
+        ],
+    )
+    def test_bad_structures(self, tmp_path, structures, words):
+        with pytest.raises(CompactFFError, match=words):
+            validate(assignment(structures=structures), tmp_path / "out")
+
+
+class TestSettings:
+    def test_suites_grow(self):
+        quick, standard, full = (suite_settings(s) for s in ("quick", "standard", "full"))
+        assert quick.sections == SECTIONS
+        assert quick.replica_ps < standard.replica_ps < full.replica_ps
+
+    @pytest.mark.parametrize(
+        ("suite", "changes", "words"),
+        [
+            ("slow", {}, "unknown suite 'slow'; allowed are quick"),
+            ("quick", {"colour": 1}, "unknown setting 'colour'"),
+            ("quick", {"temperature_K": -1}, "temperature_K is -1"),
+            ("quick", {"sections": ["magic"]}, "sections"),
+        ],
+    )
+    def test_bad(self, suite, changes, words):
+        with pytest.raises(CompactFFError, match=words):
+            suite_settings(suite, **changes)
+
+
+class TestStages:
+    def test_in_use(self, tmp_path):
+        with Stages(tmp_path / "a", {}), pytest.raises(CompactFFError, match="another process is validating"):
+            Stages(tmp_path / "a", {})
+
+    def test_runs_survive(self, tmp_path):
+        run = campaign(tmp_path / "c", subject(), replica_ps=0.02).student_replicas()[0]
+        save_run(tmp_path / "run.npz", run)
+        again = load_run(tmp_path / "run.npz")
+        assert np.array_equal(again.positions_A, run.positions_A) and again.engine == run.engine
+        (tmp_path / "run.npz").write_bytes(b"no")
+        with pytest.raises(CompactFFError, match="delete it and run again"):
+            load_run(tmp_path / "run.npz")
+
+
+class TestReport:
+    @pytest.mark.parametrize(
+        ("values", "code"), [((0.0,), 0), ((0.0, None), 0), ((0.0, 2.0), 1), ((None,), 2)]
+    )
+    def test_exit_codes(self, values, code):
+        findings = tuple(judge("k", value, "", Threshold(maximum=1.0)) for value in values)
+        assert Report("r", {"s": Section(findings)}).exit_code == code
+
+    def test_comparison(self, tmp_path):
+        candidates = []
+        for name, value in (("A", 0.2), ("B", 3.0)):
+            finding = judge("symmetry.rotation", value, "meV/Å", Threshold(maximum=1.0))
+            report = Report(name, {"symmetry": Section((finding,))}, {"teacher": "<t>", "engine": name})
+            (tmp_path / name).mkdir()
+            write_report(tmp_path / name, report)
+            candidates.append(Candidate(name, read_report(tmp_path / name), tmp_path / name))
+        page = write_comparison(tmp_path / "both", candidates).read_text()
+        assert "<b>0.2 meV/Å</b>" in page and "They also differ in: engine" in page
+        rows = json.loads((tmp_path / "both" / "comparison.json").read_text())["rows"]
+        assert [cell["verdict"] for cell in rows["symmetry.rotation"]] == ["pass", "fail"]
+        with pytest.raises(CompactFFError, match="expected two or more"):
+            write_comparison(tmp_path / "both", candidates[:1])
+
+    def test_no_report(self, tmp_path):
+        with pytest.raises(CompactFFError, match="no report"):
+            read_report(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    tmp_path = tmp_path_factory.mktemp("trajectories")
+    bench = campaign(tmp_path / "runs", subject(), replica_ps=2.0)
+    long = campaign(tmp_path / "long", subject("", length=1.05), replica_ps=2.0)
+    for name, runs in (("own", long.student_replicas()), ("theirs", bench.student_replicas())):
+        for k, run in enumerate(runs):
+            frames = [Atoms(run.numbers, x) for x in run.positions_A]
+            ase.io.write(tmp_path / f"{name}-{k}.xyz", frames, format="xyz")
+    return tmp_path
+
+
+class TestTrajectories:
+    @pytest.fixture(autouse=True)
+    def _mdanalysis(self):
+        pytest.importorskip("MDAnalysis")
+
+    def test_compared(self, files):
+        own, theirs = ([files / f"{name}-{k}.xyz" for k in range(2)] for name in ("own", "theirs"))
+        options = {"settings": SETTINGS, "thresholds": Thresholds()}
+        report = analyse(own, own[0], files / "report", references=theirs, **options)
+        found = {finding.name: finding.verdict for finding in report.findings}
+        assert found["stability.survived"] == "pass" and found["structure.distances"] == "fail"
+        same = analyse(theirs, own[0], files / "same", references=theirs[::-1], **options)
+        assert "fail" not in {finding.verdict for finding in same.findings}
+        alone = analyse(own, own[0], files / "alone", **options)
+        assert list(alone.sections) == ["stability"]
+
+    def test_files_without_times_have_frames_of_the_settings(self, files):
+        run = read_trajectory(files / "own-0.xyz", files / "own-0.xyz", SETTINGS)
+        assert run.time_ps[:3] == pytest.approx(np.arange(3) * SETTINGS.frame_fs / 1e3)
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (None, "no such file"),
+            ("3\n\nC 0 0 0\nC 0 0 1\nO 0 1 0\n" * 3, "cannot be read with the topology"),
+            ("4\n\nC 0 0 0\nC 0 0 1\nO 0 1 0\nO 1 0 0\n", "has 1 frames; expected at least 2"),
+        ],
+    )
+    def test_bad_files(self, files, tmp_path, content, words):
+        path = tmp_path / "bad.xyz"
+        if content is not None:
+            path.write_text(content)
+        with pytest.raises(CompactFFError, match=words):
+            analyse([path], files / "own-0.xyz", tmp_path / "out", settings=SETTINGS, thresholds=Thresholds())
+
+    def test_atoms_without_elements(self, tmp_path):
+        path = tmp_path / "beads.xyz"
+        path.write_text("2\n\nW1 0 0 0\nQQ 0 0 1\n" * 3)
+        with pytest.raises(CompactFFError, match="does not tell the elements"):
+            analyse([path], path, tmp_path / "out", settings=SETTINGS, thresholds=Thresholds())
