@@ -25,7 +25,7 @@ from compactff_md.engines.lammps_deck import write_deck
 from compactff_md.engines.lammps_installation import Lammps, find_lammps
 from compactff_md.engines.lammps_run import command_of, read_plan
 from compactff_md.engines.lammps_settings import DeckSettings
-from compactff_md.mliap.memory import keep_memory
+from compactff_md.memory import keep_memory
 from compactff_md.neighbours import neighbour_table
 from compactff_md.structure import Structure
 from compactff_md.students import SIZES, create

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ase.build import molecule
 
 from compactff_md.export.torchscript import scripted_module
 from compactff_md.gradients import forces_from_edges
+from compactff_md.memory import keep_memory
 from compactff_md.neighbours import neighbour_table
 from compactff_md.structure import Structure
 from compactff_md.students import SIZES, StudentNetwork, create
@@ -82,6 +84,7 @@ def interleaved_us(steps: dict[str, Step], rounds: int, atoms: int) -> dict[str,
 
 def against_painn(system: str, rounds: int) -> list[dict[str, Any]]:
     """Rows of the table: time of the student, of a PaiNN within the same budget, and their ratio."""
+    keep_memory()  # as in OpenMM and LAMMPS
     structure = water_box((8, 8, 8)) if system == "water" else Structure.from_ase(molecule("C6H6"))
     rows = []
     for size in reversed(SIZES):
@@ -132,10 +135,20 @@ def scaling() -> list[dict[str, Any]]:
 
 def measure_box(size: str, repeats: int) -> tuple[float, float]:
     """Time in us/atom and peak memory of this process in GB, for a box of ``3 * repeats**3`` atoms."""
+    keep_memory()  # as in OpenMM and LAMMPS
     structure = water_box((repeats, repeats, repeats))
     step = exported_step(create(size, ELEMENTS).eval(), structure)
     us = interleaved_us({"student": step}, 40 if repeats == 8 else 20, len(structure))["student"]
-    return us, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    return us, peak_GB()
+
+
+def peak_GB() -> float:
+    """Peak memory of this process; that of ``resource`` counts the parent's before it started this one."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) / 1024**2
 
 
 if __name__ == "__main__":

@@ -22,9 +22,12 @@ from compactff_md.engines.ase import choose_device
 from compactff_md.engines.openmm_import import openmm, openmmtorch, unit
 from compactff_md.errors import CompactFFError
 from compactff_md.export.torchscript import scripted_module
+from compactff_md.memory import keep_memory
 from compactff_md.students.base import StudentNetwork
 
 FORCES = ("torchforce", "python")
+# From here on tensors are so large that the C library asks the system for each anew.
+MANY_ATOMS = 256
 
 
 def openmm_force(
@@ -91,6 +94,8 @@ def openmm_force(
     else:
         result = make(module)
         result.setOutputsForces(True)
+    if len(numbers) >= MANY_ATOMS:
+        keep_memory()
     result.setUsesPeriodicBoundaryConditions(periodic)
     result.setForceGroup(force_group)
     result.setName("compactff-md student")

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from compactff_md.artifact import student_from_bytes
 from compactff_md.errors import CompactFFError
+from compactff_md.memory import keep_memory
 from compactff_md.mliap.halo import KokkosHalo, NoHalo, OwnerHalo
-from compactff_md.mliap.memory import keep_memory
 from compactff_md.mliap.messages import Messages, find_messages
 from compactff_md.mliap.pairs import pair_table
 from compactff_md.mliap.running import RunningLammps, find_running
