@@ -159,37 +159,33 @@ def ranks_text(folder, grids):
     return "".join(parts)
 
 
-@pytest.fixture(scope="module")
-def on_ranks(tmp_path_factory):
+@pytest.mark.slow
+def test_ranks_give_the_forces_and_the_thermo_lines_of_one(tmp_path):
+    """One test, since the processes of a parallel run would make what they share anew."""
     results = {}
     for ranks, grids in [(1, ["1 1 1"]), *GRIDS.items()]:
-        folder = tmp_path_factory.mktemp(f"ranks{ranks}")
+        folder = tmp_path / f"ranks{ranks}"
+        folder.mkdir()
         for size in SIZES:
             export(network(ELEMENTS, size, scale_eV=0.5), folder / f"{size}.pt")
         results[ranks] = (run_input(ranks_text(folder, grids), folder, ranks), folder)
-    return results
+    for ranks in GRIDS:
+        compare_ranks(*results[1], *results[ranks], len(GRIDS[ranks]))
+    assert re.search(r"Nlocal: .* 0 min", results[4][0].out), "no rank was without atoms"
+    for table in results[4][0].tables[-4:-1]:
+        assert np.ptp(table["TotEng"]) < 0.02 * np.ptp(table["PotEng"])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_ranks_give_the_forces_and_the_thermo_lines_of_one(on_ranks, ranks):
-    one, folder = on_ranks[1]
-    many, other = on_ranks[ranks]
-    for k in range(len(GRIDS[ranks])):
+def compare_ranks(one, folder, many, other, grids):
+    """Forces of every size on every grid, and the lines of a hundred steps."""
+    for k in range(grids):
         for size in SIZES:
             for name in ("liquid", "drops"):
                 forces, energies = forces_of(folder / f"{name}-{size}-0.dump")
                 got, got_energies = forces_of(other / f"{name}-{size}-{k}.dump")
                 np.testing.assert_allclose(got, forces, atol=1e-5, rtol=0)
                 np.testing.assert_allclose(got_energies, energies, atol=1e-5, rtol=0)
-    assert ranks == 2 or re.search(r"Nlocal: .* 0 min", many.out), "no rank was without atoms"
-    assert one.out.count("Loop time") == 10 and len(tables_of(many.out)) == len(GRIDS[ranks]) * 6 + 4
+    assert one.out.count("Loop time") == 10 and len(tables_of(many.out)) == grids * 6 + 4
     for mine, theirs in zip(one.tables[-4:], many.tables[-4:], strict=True):
         assert len(mine) == 11
         np.testing.assert_array_equal(theirs, mine)  # printed with eight digits
-
-
-@pytest.mark.slow
-def test_dynamics_keep_their_energy_on_ranks(on_ranks):
-    for table in on_ranks[4][0].tables[-4:-1]:
-        assert np.ptp(table["TotEng"]) < 0.02 * np.ptp(table["PotEng"])
