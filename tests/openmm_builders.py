@@ -16,8 +16,8 @@ ELEMENTS = ["C", "H", "O"]
 SLANTED = np.array([[6.1, 0.0, 0.0], [1.7, 5.6, 0.0], [-1.2, 2.1, 6.4]])
 
 
-def student(scale: float = 1.0):
-    """An untrained student; a small scale makes its dynamics gentle."""
+def student(scale: float = 10.0):
+    """An untrained student, its forces as large as those of a trained one; a small scale is gentle."""
     network = students.create("ultra-tiny", ELEMENTS, seed=1).eval()
     network.energy_scale_eV.fill_(scale)
     return network

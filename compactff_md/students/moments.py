@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from compactff_md.students.base import StudentNetwork, gather, owned_rows
 
-# One scalar, three of a vector, and of a symmetric tensor xx, yy, zz, then xy, xz, yz times the square root
-# of two, so that products of components sum up to those of the tensors.
+# One scalar, three of a vector, and of a symmetric tensor xx, yy, zz, xy, xz, yz, of which the last three
+# count twice in a product of two tensors.
 RANK_OF_COMPONENT = (0, 1, 1, 1, 2, 2, 2, 2, 2, 2)
 NUM_COMPONENTS = len(RANK_OF_COMPONENT)
 # What is smooth is given more room than what is not, so that it is learned first: the n-th radial function
@@ -62,7 +62,8 @@ class MomentLayer(nn.Module):
         channels, hidden = config.channels * (index + 1), config.hidden
         # Columns: m left factors, m right factors, t for triples.
         columns = 2 * config.mixed + config.triples
-        self.mixing = nn.Parameter(torch.randn(3, channels, columns) / math.sqrt(channels))
+        # Untrained invariants of a dense system are then about one; `scale_to` sets them from the data.
+        self.mixing = nn.Parameter(0.3 * torch.randn(3, channels, columns) / math.sqrt(channels))
         self.inner = nn.Parameter(torch.randn(inputs, hidden) / math.sqrt(inputs))
         self.inner_bias = nn.Parameter(0.3 * torch.randn(num_species, hidden))
         self.outer = nn.Parameter(torch.randn(hidden, hidden) / math.sqrt(hidden))
@@ -71,9 +72,11 @@ class MomentLayer(nn.Module):
         self.readout = nn.Parameter(0.1 * torch.randn(hidden).repeat(num_species, 1) / math.sqrt(hidden))
         self.rank: Tensor
         self.spread: Tensor
+        self.beside = OffDiagonal(0)
         rank = torch.tensor(RANK_OF_COMPONENT)
         self.register_buffer("rank", rank, persistent=False)  # (10,)
         spread = torch.nn.functional.one_hot(rank, 3).float()
+        spread[-3:] *= 2.0
         self.register_buffer("spread", spread, persistent=False)  # (10, 3)
 
     def contract(self, moments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -84,7 +87,7 @@ class MomentLayer(nn.Module):
         left, right, triple = mixed.split([m, m, self.t], dim=2)
         by_rank = torch.mm(self.spread.t(), (left * right).view(10, n * m)).view(3, n, m)
         _, vector, diagonal, beside = triple.split([1, 3, 3, 3])
-        turned = diagonal * vector + off_diagonal_times(beside, vector, 0) / math.sqrt(2.0)  # (3, N, t)
+        turned = diagonal * vector + self.beside.times(beside, vector)  # (3, N, t)
         triples = (turned * vector).sum(0)  # (N, t)
         scalar = left.split([1, 9])[0].squeeze(0)
         invariants = torch.cat([scalar, by_rank.transpose(0, 1).reshape(n, 3 * m), triples], dim=1)
@@ -100,7 +103,7 @@ class MomentLayer(nn.Module):
         linear = torch.cat([scalar.unsqueeze(0), torch.zeros_like(left[1:])])  # the scalars count themselves
         vector = triple.split([1, 3, 6])[1]
         scaled = vector * triples
-        beside = math.sqrt(2.0) * products_of_pairs(vector, scaled, 0)
+        beside = 2.0 * self.beside(vector, scaled)
         triple_slope = torch.cat(
             [torch.zeros_like(scaled[:1]), 2.0 * turned * triples, vector * scaled, beside]
         )
@@ -154,18 +157,31 @@ class MomentLayer(nn.Module):
             self.inner_bias.sub_(mean @ self.inner[: self.num_invariants])
 
 
-def products_of_pairs(left: Tensor, right: Tensor, dim: int) -> Tensor:
-    """``x y'``, ``x z'`` and ``y z'`` of two vectors along a dimension."""
-    first = torch.cat([left.narrow(dim, 0, 1), left.narrow(dim, 0, 2)], dim=dim)  # x, x, y
-    second = torch.cat([right.narrow(dim, 1, 2), right.narrow(dim, 2, 1)], dim=dim)  # y, z, z
-    return first * second
+class OffDiagonal(nn.Module):
+    """The xy, xz and yz of symmetric tensors along a dimension, in few operations for small molecules."""
 
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        # What is multiplied for x y', x z', y z'; and of xy, xz, yz with x, y, z for x, y, z, in two terms.
+        for name, index in (
+            ("first", (0, 0, 1)),
+            ("second", (1, 2, 2)),
+            ("tensors", (0, 0, 1, 1, 2, 2)),
+            ("vectors", (1, 0, 0, 2, 2, 1)),
+        ):
+            self.register_buffer(name, torch.tensor(index), persistent=False)
 
-def off_diagonal_times(beside: Tensor, vector: Tensor, dim: int) -> Tensor:
-    """Symmetric tensor of xy, xz, yz and a zero diagonal times a vector, along a dimension."""
-    xy, xz, yz = beside.split(1, dim=dim)
-    x, y, z = vector.split(1, dim=dim)
-    return torch.cat([xy * y + xz * z, xy * x + yz * z, xz * x + yz * y], dim=dim)
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        """``x y'``, ``x z'`` and ``y z'`` of two vectors."""
+        one, other = left.index_select(self.dim, self.first), right.index_select(self.dim, self.second)
+        return one * other
+
+    @torch.jit.export
+    def times(self, beside: Tensor, vector: Tensor) -> Tensor:
+        """Symmetric tensor of xy, xz, yz and no diagonal, times a vector."""
+        one, other = beside.index_select(self.dim, self.tensors), vector.index_select(self.dim, self.vectors)
+        return (one * other).unflatten(self.dim, (2, 3)).sum(self.dim)
 
 
 def deviation_of(values: Tensor) -> float:
@@ -194,6 +210,7 @@ class MomentsStudent(StudentNetwork):
         self.frequencies = nn.Parameter(math.pi / self.cutoff_A * torch.arange(1, config.radial + 1))
         width = config.channels * config.interactions
         self.radial = nn.Parameter(torch.randn(config.radial, width))
+        self.beside = OffDiagonal(1)
         self.amplitudes: Tensor
         amplitudes = torch.arange(1, config.radial + 1).float() ** -RADIAL_DECAY
         self.register_buffer("amplitudes", amplitudes.unsqueeze(1), persistent=False)  # (R, 1)
@@ -223,13 +240,13 @@ class MomentsStudent(StudentNetwork):
 
         Neighbours are the last dimension, so that what is done with each component is done in one sweep.
         """
-        beside = math.sqrt(2.0) * products_of_pairs(unit, unit, 1)
-        return torch.cat([torch.ones_like(unit[:, :1]), unit, unit * unit, beside], dim=1)
+        ones = torch.ones_like(unit[:, :1])
+        return torch.cat([ones, unit, unit * unit, self.beside(unit, unit)], dim=1)
 
     def along_vectors(self, component_slope: Tensor, unit: Tensor) -> Tensor:
         """Derivative by the components (N, 10, K) -> by the unit vectors (N, 3, K)."""
         _, vector, diagonal, beside = component_slope.split([1, 3, 3, 3], dim=1)
-        return vector + 2.0 * diagonal * unit + math.sqrt(2.0) * off_diagonal_times(beside, unit, 1)
+        return vector + 2.0 * diagonal * unit + self.beside.times(beside, unit)
 
     def neighbour_weights(self, k: int, feature: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
         """Weight of each neighbour in interaction k by its element and features, (N, K, C)."""
