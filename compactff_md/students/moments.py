@@ -163,6 +163,10 @@ class OffDiagonal(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim = dim
+        self.first: Tensor
+        self.second: Tensor
+        self.tensors: Tensor
+        self.vectors: Tensor
         # What is multiplied for x y', x z', y z'; and of xy, xz, yz with x, y, z for x, y, z, in two terms.
         for name, index in (
             ("first", (0, 0, 1)),
