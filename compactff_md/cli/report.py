@@ -49,7 +49,7 @@ def _stage_lines(metrics: dict[str, Any]) -> Iterator[str]:
 def _uncertainty_lines(metrics: dict[str, Any]) -> Iterator[str]:
     """How well the uncertainty finds large errors in each test."""
     for name, found in metrics.get("uncertainty", {}).items():
-        if name != "valid" and found["roc_auc"] is not None:
+        if name != "valid" and None not in (found["roc_auc"], found["spearman"]):
             yield (
                 f"uncertainty, {name}: correlation {found['spearman']:.2f} with the force error, area under "
                 f"the ROC curve {found['roc_auc']:.2f} for errors above 3 times the median"
