@@ -45,12 +45,15 @@ def make_structures(
     if isinstance(step, ConformersStep):
         return _conformers(step, name, seed)
     make = MAKERS[type(step)]
+    # In random order, so that fewer than there are sources come from all of them.
+    order = np.random.default_rng(list(seed)).permutation(len(sources))
+    shuffled = [sources[k] for k in order]
     made: list[ase.Atoms] = []
     for index in range(TRIES_PER_STRUCTURE * step.count):
         if len(made) == step.count:
             break
         rng = np.random.default_rng([*seed, index])
-        trial = make(step, sources, len(made), rng)
+        trial = make(step, shuffled, index, rng)
         if trial is not None and separation_A(trial) >= min_separation_A:
             made.append(trial)
     if not made:
@@ -99,7 +102,7 @@ def volume(
     if not atoms.pbc.all():
         return None
     low, high = step.factors
-    share = 0.5 if step.count == 1 else index / (step.count - 1)
+    share = 0.5 if step.count == 1 else index % step.count / (step.count - 1)
     return strained(atoms, ((low + (high - low) * share) ** (1 / 3) - 1.0) * np.eye(3))
 
 

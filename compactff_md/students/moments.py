@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from compactff_md.students.base import StudentNetwork, gather, owned_rows
+from compactff_md.students.prior import SWITCH_FRACTION
 
 # One scalar, three of a vector, and of a symmetric tensor xx, yy, zz, xy, xz, yz, of which the last three
 # count twice in a product of two tensors.
 RANK_OF_COMPONENT = (0, 1, 1, 1, 2, 2, 2, 2, 2, 2)
 NUM_COMPONENTS = len(RANK_OF_COMPONENT)
 # What is smooth is given more room than what is not, so that it is learned first: the n-th radial function
-# has the amplitude n^-2, and invariants of three and four bodies have less variance than those of two. With
-# 950 frames a network fits labels far better than it predicts others (docs/bakeoff.md): this prior took
+# has the amplitude n^-decay, and invariants of three and four bodies have less variance than those of two.
+# With 950 frames a network fits labels far better than it predicts others (docs/bakeoff.md): this prior took
 # the error on unseen frames of ethanol from 17.7 to 12.5 meV/A after 12,000 steps.
-RADIAL_DECAY = 2.0
 PAIR_DEVIATION = 0.5
 TRIPLE_DEVIATION = 0.25
 
@@ -39,7 +39,10 @@ class MomentsConfig:
 
     ``radial`` functions of the distance are mixed to ``channels`` an edge; ``mixed`` pairs of moments of
     each rank and ``triples`` of vector-tensor-vector make the invariants; ``hidden`` is the width of the
-    network at the atoms.
+    network at the atoms. The n-th radial function has the amplitude n^-``decay``: 0 in files that do not
+    name it, 2 in every preset. Inside ``core`` percent of the sum of covalent radii, where no data reaches,
+    the network sees a distance that hardly changes, so that it cannot outdo the repulsion: 0, for none, in
+    files that do not name it, 90 in every preset.
     """
 
     radial: int = 8
@@ -48,6 +51,8 @@ class MomentsConfig:
     triples: int = 16
     hidden: int = 64
     interactions: int = 1
+    decay: int = 0
+    core: int = 0
 
 
 class MomentLayer(nn.Module):
@@ -209,6 +214,8 @@ class MomentsStudent(StudentNetwork):
     def __init__(self, elements: list[str], cutoff_A: float, config: MomentsConfig) -> None:
         super().__init__(elements, cutoff_A, vars(config))
         self.num_interactions = config.interactions
+        # Times 1 / r_s of the prior: the inverse of the core's radius; without a core beyond all distances.
+        self.inverse_core = 100.0 * SWITCH_FRACTION / config.core if config.core else 1e6
         self.channels = config.channels
         species, hidden = len(self.elements), config.hidden
         self.frequencies = nn.Parameter(math.pi / self.cutoff_A * torch.arange(1, config.radial + 1))
@@ -216,13 +223,26 @@ class MomentsStudent(StudentNetwork):
         self.radial = nn.Parameter(torch.randn(config.radial, width))
         self.beside = OffDiagonal(1)
         self.amplitudes: Tensor
-        amplitudes = torch.arange(1, config.radial + 1).float() ** -RADIAL_DECAY
+        amplitudes = torch.arange(1, config.radial + 1).float() ** -config.decay
         self.register_buffer("amplitudes", amplitudes.unsqueeze(1), persistent=False)  # (R, 1)
         self.codes = nn.Parameter(torch.randn(config.interactions, species, config.channels))
         sources = torch.randn(config.interactions - 1, hidden, config.channels) / math.sqrt(hidden)
         self.sources = nn.Parameter(sources)
         layers = [MomentLayer(config, species, k) for k in range(config.interactions)]
         self.layers = nn.ModuleList(layers)
+
+    def seen_distance(self, distance: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Bend distances (N, K) inside the core, r_c, to ``d + 0.58 r_c (1 - d^2/r_c^2)^3``; and the slope.
+
+        ``parameters`` are those of the prior. The bend and its first two derivatives vanish at r_c; with more
+        than 0.58 the seen distance would not be monotonic.
+        """
+        inverse = parameters[8] * self.inverse_core  # (N, K)
+        scaled = distance * inverse
+        inside = torch.clamp(1.0 - scaled * scaled, min=0.0)
+        square = inside * inside
+        seen = distance + 0.58 * square * inside / inverse
+        return seen, 1.0 - 3.48 * square * scaled
 
     def radial_functions(self, distance: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``sin(w d) (1 - d^2/rc^2)^3`` and its derivative by d, both (N, K, R).
@@ -262,17 +282,28 @@ class MomentsStudent(StudentNetwork):
 
     def evaluate(
         self, vectors: Tensor, neighbours: Tensor, species: Tensor, with_gradients: bool, num_owned: int = -1
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Dimensionless energies (N,) of the network, if asked for their gradients (N, K, 3), and features.
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Energies of the network, gradients of energies, features, and energies of the prior.
 
-        The gradients are those of the energies of the first ``num_owned`` rows, or of all. The features
-        are the last ones of the atoms, (N, H).
+        Returns
+        -------
+        energies
+            Dimensionless, shape (N,).
+        gradients_eV_per_A
+            Of the energies of network and prior together, of the first ``num_owned`` rows or of all, shape
+            (N, K, 3); empty where none are asked for.
+        features
+            The last ones of the atoms, shape (N, H).
+        repulsion_eV
+            Shape (N,); empty where no gradients are asked for.
         """
         central = species[: vectors.shape[0]]
         across = vectors.transpose(1, 2).contiguous()  # (N, 3, K)
         distance = torch.linalg.vector_norm(across, dim=1)  # (N, K)
         unit = across / distance.unsqueeze(1)
-        values, slopes = self.radial_functions(distance)
+        parameters = self.prior.pair_parameters(neighbours, species)  # (9, N, K)
+        seen, bend = self.seen_distance(distance, parameters)
+        values, slopes = self.radial_functions(seen)
         radial = self.radial * self.amplitudes  # (R, C * T)
         parts = torch.matmul(values, radial).split(self.channels, dim=-1)  # T of (N, K, C)
         components = self.components(unit)  # (N, 10, K)
@@ -290,19 +321,22 @@ class MomentsStudent(StudentNetwork):
             weights.append(weight)
             saved.append(state)
         if not with_gradients:
-            return energy, energy, feature
+            return energy, energy[:0], feature, energy[:0]
+        repulsion, repulsion_slope = self.prior.energy_and_slope(distance, parameters)
         if num_owned >= 0:
             owned = owned_rows(distance, num_owned).unsqueeze(1)
+            repulsion_slope = repulsion_slope * owned
             for state in saved:
                 state[-1] = state[-1] * owned
         component_slope, radial_slope = self.pull_back(
             components, parts, weights, saved, neighbours, species.shape[0]
         )
-        distance_slope = (torch.matmul(radial_slope, radial.t()) * slopes).sum(-1).unsqueeze(1)
-        unit_slope = self.along_vectors(component_slope, unit)
-        along = (unit_slope * unit).sum(1, keepdim=True)
-        gradients = (unit_slope - along * unit) / distance.unsqueeze(1) + distance_slope * unit
-        return energy, gradients.transpose(1, 2).contiguous(), feature
+        scale = self.energy_scale_eV.to(distance.dtype)
+        distance_slope = (torch.matmul(radial_slope, radial.t()) * slopes).sum(-1) * (bend * scale)
+        unit_slope = self.along_vectors(component_slope, unit) * (scale / distance).unsqueeze(1)
+        along = (distance_slope + repulsion_slope).unsqueeze(1) - (unit_slope * unit).sum(1, keepdim=True)
+        gradients = unit_slope + along * unit
+        return energy, gradients.transpose(1, 2).contiguous(), feature, repulsion.sum(dim=1)
 
     def pull_back(
         self,
@@ -350,15 +384,11 @@ class MomentsStudent(StudentNetwork):
         self, vectors: Tensor, neighbours: Tensor, species: Tensor, num_owned: int = -1
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As :meth:`energies_and_gradients`, and the atoms' last features (N, H), which cost nothing more."""
-        energies, gradients, feature = self.evaluate(vectors, neighbours, species, True, num_owned)
-        repulsion, repulsion_gradients = self.prior.energies_and_gradients(vectors, neighbours, species)
+        energies, gradients, feature, repulsion = self.evaluate(vectors, neighbours, species, True, num_owned)
         shift = self.offsets_eV().index_select(0, species[: vectors.shape[0]])
         total = shift + energies.to(torch.float64) * self.energy_scale_eV + repulsion.to(torch.float64)
         if num_owned >= 0:
-            owned = owned_rows(total, num_owned)
-            total = total * owned
-            repulsion_gradients = repulsion_gradients * owned.to(gradients.dtype).view(-1, 1, 1)
-        gradients = gradients * self.energy_scale_eV.to(gradients.dtype) + repulsion_gradients
+            total = total * owned_rows(total, num_owned)
         return total, gradients, feature
 
     def features(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
@@ -373,9 +403,9 @@ class MomentsStudent(StudentNetwork):
     def initialise_from_data(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> None:
         """Centre and scale every layer's invariants on a sample of the data."""
         distance = torch.linalg.vector_norm(vectors, dim=-1)
-        parts = torch.matmul(self.radial_functions(distance)[0], self.radial * self.amplitudes).split(
-            self.channels, dim=-1
-        )
+        seen, _ = self.seen_distance(distance, self.prior.pair_parameters(neighbours, species))
+        radial = self.radial * self.amplitudes
+        parts = torch.matmul(self.radial_functions(seen)[0], radial).split(self.channels, dim=-1)
         components = self.components((vectors / distance.unsqueeze(-1)).transpose(1, 2))
         feature = distance[:, :0]
         moments = components[:, :, :0]

@@ -18,14 +18,26 @@ SIZES = tuple(BUDGETS)
 
 # `hidden` is the widest wanted; it shrinks where many elements would overrun the budget.
 _LOCAL = {
-    "original": MomentsConfig(radial=16, channels=96, mixed=128, triples=64, hidden=320, interactions=1),
-    "tiny": MomentsConfig(radial=12, channels=40, mixed=56, triples=32, hidden=128, interactions=1),
-    "ultra-tiny": MomentsConfig(radial=12, channels=24, mixed=28, triples=20, hidden=72, interactions=1),
+    "original": MomentsConfig(
+        radial=16, channels=96, mixed=128, triples=64, hidden=320, interactions=1, decay=2, core=90
+    ),
+    "tiny": MomentsConfig(
+        radial=12, channels=40, mixed=56, triples=32, hidden=128, interactions=1, decay=2, core=90
+    ),
+    "ultra-tiny": MomentsConfig(
+        radial=12, channels=24, mixed=28, triples=20, hidden=72, interactions=1, decay=2, core=90
+    ),
 }
 _SECOND = {
-    "original": MomentsConfig(radial=16, channels=64, mixed=80, triples=48, hidden=192, interactions=2),
-    "tiny": MomentsConfig(radial=12, channels=24, mixed=32, triples=16, hidden=96, interactions=2),
-    "ultra-tiny": MomentsConfig(radial=12, channels=16, mixed=16, triples=8, hidden=48, interactions=2),
+    "original": MomentsConfig(
+        radial=16, channels=64, mixed=80, triples=48, hidden=192, interactions=2, decay=2, core=90
+    ),
+    "tiny": MomentsConfig(
+        radial=12, channels=24, mixed=32, triples=16, hidden=96, interactions=2, decay=2, core=90
+    ),
+    "ultra-tiny": MomentsConfig(
+        radial=12, channels=16, mixed=16, triples=8, hidden=48, interactions=2, decay=2, core=90
+    ),
 }
 # docs/bakeoff.md: a second interaction pays at every size. "moments-local" is there for those who want
 # half the receptive field, such as in runs over many ranks.

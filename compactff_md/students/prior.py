@@ -28,7 +28,7 @@ def zbl_energy_eV(z_i: Tensor, z_j: Tensor, distance_A: Tensor) -> Tensor:
 
 
 class ZBLRepulsion(nn.Module):
-    """ZBL times ``(1 - r^2/r_s^2)^3``, r_s = 0.75 times the sum of covalent radii; nothing is learned.
+    """ZBL times ``(1 - (r/r_s)^2)^3``, r_s = 0.75 times the sum of covalent radii; nothing is learned.
 
     The switch and its first two derivatives vanish at r_s. Half of a pair's energy goes to each atom.
     """
@@ -42,8 +42,8 @@ class ZBLRepulsion(nn.Module):
         strength = 0.5 * COULOMB_EV_A * z * z[:, None]
         amplitudes = strength.unsqueeze(-1) * torch.tensor(ZBL_COEFFICIENTS, dtype=torch.float64)
         reach = SWITCH_FRACTION * (radii + radii[:, None])
-        # One column a pair of species: four exponents, four amplitudes, 1 / r_s^2; kept in float32 or 64.
-        table = torch.cat([-exponents, amplitudes, reach.pow(-2).unsqueeze(-1)], dim=-1)  # (S, S, 9)
+        # One column a pair of species: four exponents, four amplitudes, 1 / r_s; kept in float32 or 64.
+        table = torch.cat([-exponents, amplitudes, reach.reciprocal().unsqueeze(-1)], dim=-1)  # (S, S, 9)
         self.num_species = len(numbers)
         self.table: Tensor
         self.register_buffer(
@@ -60,12 +60,13 @@ class ZBLRepulsion(nn.Module):
         exponents, amplitudes, reach = parameters.split([4, 4, 1])
         screened = torch.exp(exponents * distance_A) * amplitudes  # (4, N, K)
         inverse = distance_A.reciprocal()
-        switch = torch.clamp(1.0 - distance_A * distance_A * reach[0], min=0.0)
+        scaled = distance_A * reach[0]
+        switch = torch.clamp(1.0 - scaled * scaled, min=0.0)
         screening = screened.sum(0) * inverse
         decay = (screened * exponents).sum(0) * inverse
         square = switch * switch
         energy = screening * square * switch
-        slope = square * (switch * (decay - screening * inverse) - 6.0 * screening * distance_A * reach[0])
+        slope = square * (switch * (decay - screening * inverse) - 6.0 * screening * scaled * reach[0])
         return energy, slope
 
     def forward(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:

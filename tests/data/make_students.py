@@ -18,7 +18,16 @@ from compactff_md.students.uncertainty import Uncertainty
 
 HERE = Path(__file__).resolve().parent
 SMALL = {
-    "moments": {"radial": 3, "channels": 4, "mixed": 4, "triples": 3, "hidden": 8, "interactions": 2},
+    "moments": {
+        "radial": 3,
+        "channels": 4,
+        "mixed": 4,
+        "triples": 3,
+        "hidden": 8,
+        "interactions": 2,
+        "decay": 2,
+        "core": 90,
+    },
     "painn": {"features": 6, "interactions": 2, "radial": 4, "update": 4},
 }
 

@@ -59,6 +59,19 @@ def test_torsions_change_dihedrals_and_no_bond():
     assert turnable(molecule("C6H6")) == []
 
 
+def test_a_source_that_cannot_be_used_is_passed_over():
+    step = TorsionsStep(kind="torsions", count=3)
+    made_of_both = made(step, molecule("C6H6"), molecule("trans-butane"), molecule("H2O"))
+    assert [str(atoms.symbols) for atoms in made_of_both] == ["C4H10"] * 3
+
+
+def test_fewer_structures_than_sources_come_from_all_of_them():
+    sources = [bulk("NaCl", "rocksalt", a=5.0 + 0.01 * k, cubic=True) for k in range(20)]
+    step = StrainStep(kind="strain", count=5, max_strain=1e-6)
+    picked = [atoms.cell.array[0, 0] for atoms in made(step, *sources)]
+    assert max(picked) > 5.1
+
+
 def test_contacts_bring_two_neighbours_closer_also_across_the_boundary():
     for start in (molecule("CH3OH"), salt()):
         for atoms in made(ContactsStep(kind="contacts", count=6), start):
