@@ -13,196 +13,13 @@ in float64.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from compactff_md.students.base import StudentNetwork, gather, owned_rows
+from compactff_md.students.moment_layer import MomentLayer, MomentsConfig, OffDiagonal
 from compactff_md.students.prior import SWITCH_FRACTION
-
-# One scalar, three of a vector, and of a symmetric tensor xx, yy, zz, xy, xz, yz, of which the last three
-# count twice in a product of two tensors.
-RANK_OF_COMPONENT = (0, 1, 1, 1, 2, 2, 2, 2, 2, 2)
-NUM_COMPONENTS = len(RANK_OF_COMPONENT)
-# What is smooth is given more room than what is not, so that it is learned first: the n-th radial function
-# has the amplitude n^-decay, and invariants of three and four bodies have less variance than those of two.
-# With 950 frames a network fits labels far better than it predicts others (docs/bakeoff.md): this prior took
-# the error on unseen frames of ethanol from 17.7 to 12.5 meV/A after 12,000 steps.
-PAIR_DEVIATION = 0.5
-TRIPLE_DEVIATION = 0.25
-
-
-@dataclass(frozen=True)
-class MomentsConfig:
-    """Sizes of a Cartesian-moment student.
-
-    ``radial`` functions of the distance are mixed to ``channels`` an edge; ``mixed`` pairs of moments of
-    each rank and ``triples`` of vector-tensor-vector make the invariants; ``hidden`` is the width of the
-    network at the atoms. The n-th radial function has the amplitude n^-``decay``: 0 in files that do not
-    name it, 2 in every preset. Inside ``core`` percent of the sum of covalent radii, where no data reaches,
-    the network sees a distance that hardly changes, so that it cannot outdo the repulsion: 0, for none, in
-    files that do not name it, 90 in every preset.
-    """
-
-    radial: int = 8
-    channels: int = 24
-    mixed: int = 24
-    triples: int = 16
-    hidden: int = 64
-    interactions: int = 1
-    decay: int = 0
-    core: int = 0
-
-
-class MomentLayer(nn.Module):
-    """Moments of one interaction -> invariants -> features and energy, and the way back."""
-
-    def __init__(self, config: MomentsConfig, num_species: int, index: int) -> None:
-        super().__init__()
-        self.m = config.mixed
-        self.t = config.triples
-        self.num_invariants = 4 * config.mixed + config.triples
-        inputs = self.num_invariants + (config.hidden if index else 0)
-        channels, hidden = config.channels * (index + 1), config.hidden
-        # Columns: m left factors, m right factors, t for triples.
-        columns = 2 * config.mixed + config.triples
-        # Untrained invariants of a dense system are then about one; `scale_to` sets them from the data.
-        self.mixing = nn.Parameter(0.3 * torch.randn(3, channels, columns) / math.sqrt(channels))
-        self.inner = nn.Parameter(torch.randn(inputs, hidden) / math.sqrt(inputs))
-        self.inner_bias = nn.Parameter(0.3 * torch.randn(num_species, hidden))
-        self.outer = nn.Parameter(torch.randn(hidden, hidden) / math.sqrt(hidden))
-        self.outer_bias = nn.Parameter(torch.zeros(hidden))
-        # Small, so that an untrained student has forces of the size that trained ones have.
-        self.readout = nn.Parameter(0.1 * torch.randn(hidden).repeat(num_species, 1) / math.sqrt(hidden))
-        self.rank: Tensor
-        self.spread: Tensor
-        self.beside = OffDiagonal(0)
-        rank = torch.tensor(RANK_OF_COMPONENT)
-        self.register_buffer("rank", rank, persistent=False)  # (10,)
-        spread = torch.nn.functional.one_hot(rank, 3).float()
-        spread[-3:] *= 2.0
-        self.register_buffer("spread", spread, persistent=False)  # (10, 3)
-
-    def contract(self, moments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Moments (N, 10, C) -> mixed moments (10, N, 2m+t), tensor times vector (3, N, t), invariants."""
-        # Slices are taken by `split`: its derivative is one `cat`, that of indexing fills zeros for each.
-        m, n = self.m, moments.shape[0]
-        mixed = torch.bmm(moments.transpose(0, 1), self.mixing.index_select(0, self.rank))  # (10, N, 2m+t)
-        left, right, triple = mixed.split([m, m, self.t], dim=2)
-        by_rank = torch.mm(self.spread.t(), (left * right).view(10, n * m)).view(3, n, m)
-        _, vector, diagonal, beside = triple.split([1, 3, 3, 3])
-        turned = diagonal * vector + self.beside.times(beside, vector)  # (3, N, t)
-        triples = (turned * vector).sum(0)  # (N, t)
-        scalar = left.split([1, 9])[0].squeeze(0)
-        invariants = torch.cat([scalar, by_rank.transpose(0, 1).reshape(n, 3 * m), triples], dim=1)
-        return mixed, turned, invariants
-
-    def contract_backward(self, mixed: Tensor, turned: Tensor, slope: Tensor) -> Tensor:
-        """Derivative by the invariants (N, I) -> derivative by the moments (N, 10, C)."""
-        m, n = self.m, mixed.shape[1]
-        scalar, by_rank, triples = slope.split([m, 3 * m, self.t], dim=1)
-        left, right, triple = mixed.split([m, m, self.t], dim=2)
-        by_rank = by_rank.reshape(n, 3, m).transpose(0, 1).reshape(3, n * m)
-        products = torch.mm(self.spread, by_rank).view(10, n, m)
-        linear = torch.cat([scalar.unsqueeze(0), torch.zeros_like(left[1:])])  # the scalars count themselves
-        vector = triple.split([1, 3, 6])[1]
-        scaled = vector * triples
-        beside = 2.0 * self.beside(vector, scaled)
-        triple_slope = torch.cat(
-            [torch.zeros_like(scaled[:1]), 2.0 * turned * triples, vector * scaled, beside]
-        )
-        mixed_slope = torch.cat([products * right + linear, products * left, triple_slope], dim=2)
-        mixing = self.mixing.index_select(0, self.rank).transpose(1, 2)
-        return torch.bmm(mixed_slope, mixing).transpose(0, 1)
-
-    def forward(
-        self, moments: Tensor, previous: Tensor, central: Tensor
-    ) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Moments (N, 10, C), features (N, H or 0) -> energies (N,), features (N, H), saved."""
-        mixed, turned, inputs = self.contract(moments)
-        inputs = torch.cat([inputs, previous], dim=1)
-        inner = self.inner_bias.index_select(0, central) + torch.mm(inputs, self.inner)
-        first, inner_slope = silu_and_slope(inner)
-        feature, outer_slope = silu_and_slope(torch.addmm(self.outer_bias, first, self.outer))
-        readout = self.readout.index_select(0, central)
-        return (feature * readout).sum(1), feature, [mixed, turned, inner_slope, outer_slope, readout]
-
-    @torch.jit.export
-    def trace_back(self, saved: list[Tensor], feature_slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Derivative by the moments (N, 10, C) and by the previous features (N, H or 0).
-
-        ``feature_slope`` is what later interactions add to the derivative by this one's features.
-        """
-        slope = (saved[4] + feature_slope) * saved[3]
-        slope = torch.mm(slope, self.outer.t()) * saved[2]
-        slope = torch.mm(slope, self.inner.t())
-        own, previous = slope.split([self.num_invariants, slope.shape[1] - self.num_invariants], dim=1)
-        return self.contract_backward(saved[0], saved[1], own), previous
-
-    @torch.jit.unused
-    def scale_to(self, moments: Tensor) -> None:
-        """Centre the invariants over these atoms, and give each kind its deviation.
-
-        Within a kind the invariants keep the ratios that they have: to bring each to the same would raise
-        the noise among them.
-        """
-        m = self.m
-        with torch.no_grad():
-            first = self.contract(moments)[2]
-            self.mixing[0, :, :m] /= deviation_of(first[:, :m])
-            product = deviation_of(self.contract(moments)[2][:, m : 2 * m])
-            self.mixing[0, :, m : 2 * m] *= PAIR_DEVIATION / product
-            for rank in (1, 2):
-                share = deviation_of(first[:, (rank + 1) * m : (rank + 2) * m])
-                self.mixing[rank, :, : 2 * m] *= math.sqrt(PAIR_DEVIATION / share)
-            share = deviation_of(first[:, 4 * m :])
-            self.mixing[1:, :, 2 * m :] *= math.pow(TRIPLE_DEVIATION / share, 1.0 / 3.0)
-            mean = self.contract(moments)[2].mean(0)
-            self.inner_bias.sub_(mean @ self.inner[: self.num_invariants])
-
-
-class OffDiagonal(nn.Module):
-    """The xy, xz and yz of symmetric tensors along a dimension, in few operations for small molecules."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-        self.first: Tensor
-        self.second: Tensor
-        self.tensors: Tensor
-        self.vectors: Tensor
-        # What is multiplied for x y', x z', y z'; and of xy, xz, yz with x, y, z for x, y, z, in two terms.
-        for name, index in (
-            ("first", (0, 0, 1)),
-            ("second", (1, 2, 2)),
-            ("tensors", (0, 0, 1, 1, 2, 2)),
-            ("vectors", (1, 0, 0, 2, 2, 1)),
-        ):
-            self.register_buffer(name, torch.tensor(index), persistent=False)
-
-    def forward(self, left: Tensor, right: Tensor) -> Tensor:
-        """``x y'``, ``x z'`` and ``y z'`` of two vectors."""
-        one, other = left.index_select(self.dim, self.first), right.index_select(self.dim, self.second)
-        return one * other
-
-    @torch.jit.export
-    def times(self, beside: Tensor, vector: Tensor) -> Tensor:
-        """Symmetric tensor of xy, xz, yz and no diagonal, times a vector."""
-        one, other = beside.index_select(self.dim, self.tensors), vector.index_select(self.dim, self.vectors)
-        return (one * other).unflatten(self.dim, (2, 3)).sum(self.dim)
-
-
-def deviation_of(values: Tensor) -> float:
-    """Root mean square of the columns' standard deviations, never zero."""
-    return max(float(values.var(0, unbiased=False).mean().sqrt()), 1e-3)
-
-
-def silu_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
-    """``x sigmoid(x)`` and its derivative."""
-    gate = torch.sigmoid(x)
-    value = x * gate
-    return value, gate + value * (1.0 - gate)
 
 
 class MomentsStudent(StudentNetwork):
@@ -231,13 +48,13 @@ class MomentsStudent(StudentNetwork):
         layers = [MomentLayer(config, species, k) for k in range(config.interactions)]
         self.layers = nn.ModuleList(layers)
 
-    def seen_distance(self, distance: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def seen_distance(self, distance: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
         """Bend distances (N, K) inside the core, r_c, to ``d + 0.58 r_c (1 - d^2/r_c^2)^3``; and the slope.
 
-        ``parameters`` are those of the prior. The bend and its first two derivatives vanish at r_c; with more
-        than 0.58 the seen distance would not be monotonic.
+        ``reach`` is the prior's 1 / r_s of every pair, (N, K). The bend and its first two derivatives vanish
+        at r_c; with more than 0.58 the seen distance would not be monotonic.
         """
-        inverse = parameters[8] * self.inverse_core  # (N, K)
+        inverse = reach * self.inverse_core  # (N, K)
         scaled = distance * inverse
         inside = torch.clamp(1.0 - scaled * scaled, min=0.0)
         square = inside * inside
@@ -272,13 +89,13 @@ class MomentsStudent(StudentNetwork):
         _, vector, diagonal, beside = component_slope.split([1, 3, 3, 3], dim=1)
         return vector + 2.0 * diagonal * unit + self.beside.times(beside, unit)
 
-    def neighbour_weights(self, k: int, feature: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
-        """Weight of each neighbour in interaction k by its element and features, (N, K, C)."""
+    def sources_of(self, k: int, feature: Tensor, species: Tensor) -> Tensor:
+        """Weight of each atom as a neighbour in interaction k, by its element and features, (M, C)."""
         source = self.codes[k].index_select(0, species)  # (M, C)
         if k > 0:
             own = torch.mm(feature, self.sources[k - 1])  # (N, C)
             source = source + self.exchange(own, species.shape[0])
-        return gather(source, neighbours)
+        return source
 
     def evaluate(
         self, vectors: Tensor, neighbours: Tensor, species: Tensor, with_gradients: bool, num_owned: int = -1
@@ -299,10 +116,10 @@ class MomentsStudent(StudentNetwork):
         """
         central = species[: vectors.shape[0]]
         across = vectors.transpose(1, 2).contiguous()  # (N, 3, K)
-        distance = torch.linalg.vector_norm(across, dim=1)  # (N, K)
+        distance = (across * across).sum(1).sqrt()  # (N, K); vector_norm takes ten times as long
         unit = across / distance.unsqueeze(1)
-        parameters = self.prior.pair_parameters(neighbours, species)  # (9, N, K)
-        seen, bend = self.seen_distance(distance, parameters)
+        parameters = self.prior.pair_parameters(neighbours, central, species)  # (9, N, K)
+        seen, bend = self.seen_distance(distance, parameters[8])
         values, slopes = self.radial_functions(seen)
         radial = self.radial * self.amplitudes  # (R, C * T)
         parts = torch.matmul(values, radial).split(self.channels, dim=-1)  # T of (N, K, C)
@@ -313,7 +130,7 @@ class MomentsStudent(StudentNetwork):
         energy = torch.zeros_like(distance[:, 0])
         moments = components[:, :, :0]  # (N, 10, 0): of all interactions so far
         for k, layer in enumerate(self.layers):
-            weight = self.neighbour_weights(k, feature, neighbours, species)
+            weight = gather(self.sources_of(k, feature, species), neighbours)  # (N, K, C)
             edge = parts[k] * weight
             moments = torch.cat([moments, torch.bmm(components, edge)], dim=2)
             share, feature, state = layer(moments, feature, central)
@@ -331,12 +148,13 @@ class MomentsStudent(StudentNetwork):
         component_slope, radial_slope = self.pull_back(
             components, parts, weights, saved, neighbours, species.shape[0]
         )
+        distance_slope = (torch.matmul(radial_slope, radial.t()) * slopes).sum(-1) * bend
         scale = self.energy_scale_eV.to(distance.dtype)
-        distance_slope = (torch.matmul(radial_slope, radial.t()) * slopes).sum(-1) * (bend * scale)
         unit_slope = self.along_vectors(component_slope, unit) * (scale / distance).unsqueeze(1)
-        along = (distance_slope + repulsion_slope).unsqueeze(1) - (unit_slope * unit).sum(1, keepdim=True)
-        gradients = unit_slope + along * unit
-        return energy, gradients.transpose(1, 2).contiguous(), feature, repulsion.sum(dim=1)
+        along = distance_slope * scale + repulsion_slope
+        rest = along.unsqueeze(1) - (unit_slope * unit).sum(1, keepdim=True)
+        gradients = (unit_slope + rest * unit).transpose(1, 2).contiguous()  # (N, K, 3)
+        return energy, gradients, feature, repulsion.sum(dim=1)
 
     def pull_back(
         self,
@@ -402,8 +220,9 @@ class MomentsStudent(StudentNetwork):
     @torch.jit.unused
     def initialise_from_data(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> None:
         """Centre and scale every layer's invariants on a sample of the data."""
-        distance = torch.linalg.vector_norm(vectors, dim=-1)
-        seen, _ = self.seen_distance(distance, self.prior.pair_parameters(neighbours, species))
+        distance = (vectors * vectors).sum(-1).sqrt()
+        central = species[: vectors.shape[0]]
+        seen, _ = self.seen_distance(distance, self.prior.pair_parameters(neighbours, central, species)[8])
         radial = self.radial * self.amplitudes
         parts = torch.matmul(self.radial_functions(seen)[0], radial).split(self.channels, dim=-1)
         components = self.components((vectors / distance.unsqueeze(-1)).transpose(1, 2))
@@ -411,7 +230,7 @@ class MomentsStudent(StudentNetwork):
         moments = components[:, :, :0]
         with torch.no_grad():
             for k, layer in enumerate(self.layers):
-                edge = parts[k] * self.neighbour_weights(k, feature, neighbours, species)
+                edge = parts[k] * gather(self.sources_of(k, feature, species), neighbours)
                 moments = torch.cat([moments, torch.bmm(components, edge)], dim=2)
                 layer.scale_to(moments)
-                feature = layer(moments, feature, species[: vectors.shape[0]])[1]
+                feature = layer(moments, feature, central)[1]

@@ -9,7 +9,8 @@ import torch
 
 from compactff_md.errors import CompactFFError
 from compactff_md.students.base import StudentNetwork
-from compactff_md.students.moments import MomentsConfig, MomentsStudent
+from compactff_md.students.moment_layer import MomentsConfig
+from compactff_md.students.moments import MomentsStudent
 from compactff_md.students.painn import PaiNNConfig, PaiNNStudent
 
 # Most parameters of each size, everything learned counted: the predecessor's three students.

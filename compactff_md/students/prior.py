@@ -50,9 +50,12 @@ class ZBLRepulsion(nn.Module):
             "table", table.flatten(0, 1).t().contiguous().float(), persistent=False
         )  # (9, S * S)
 
-    def pair_parameters(self, neighbours: Tensor, species: Tensor) -> Tensor:
-        """Columns of the table for every pair, shape (9, N, K); constant while the neighbours are."""
-        pair = species[: neighbours.shape[0]].unsqueeze(1) * self.num_species + species[neighbours]
+    def pair_parameters(self, neighbours: Tensor, central: Tensor, species: Tensor) -> Tensor:
+        """Columns of the table for every pair, shape (9, N, K); constant while the neighbours are.
+
+        ``central`` are the species (N,) of the atoms whose neighbours these are, ``species`` those of all.
+        """
+        pair = central.unsqueeze(1) * self.num_species + species[neighbours]
         return self.table.index_select(1, pair.flatten()).unflatten(1, pair.shape)
 
     def energy_and_slope(self, distance_A: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +75,9 @@ class ZBLRepulsion(nn.Module):
     def forward(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:
         """Energy of each atom in eV, shape (N,); arguments as in ``StudentNetwork.forward``."""
         distance = torch.linalg.vector_norm(vectors, dim=-1)  # (N, K)
-        energy, _ = self.energy_and_slope(distance, self.pair_parameters(neighbours, species))
+        energy, _ = self.energy_and_slope(
+            distance, self.pair_parameters(neighbours, species[: vectors.shape[0]], species)
+        )
         return energy.sum(dim=1)
 
     def energies_and_gradients(
@@ -80,5 +85,7 @@ class ZBLRepulsion(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Energies (N,) in eV and their gradients by the vectors (N, K, 3) in eV/A."""
         distance = torch.linalg.vector_norm(vectors, dim=-1)
-        energy, slope = self.energy_and_slope(distance, self.pair_parameters(neighbours, species))
+        energy, slope = self.energy_and_slope(
+            distance, self.pair_parameters(neighbours, species[: vectors.shape[0]], species)
+        )
         return energy.sum(dim=1), (slope / distance).unsqueeze(-1) * vectors

@@ -1,6 +1,7 @@
 import torch
 
-from compactff_md.students.moments import MomentsConfig, MomentsStudent
+from compactff_md.students.moment_layer import MomentsConfig
+from compactff_md.students.moments import MomentsStudent
 from compactff_md.training.batches import FrameStore
 from compactff_md.training.compiled import CompiledEvaluation, wants_compilation
 from compactff_md.training.config import TrainConfig
