@@ -272,6 +272,8 @@ class DistillConfig(TrainConfig):
     ``minutes`` covers labelling and training: labelling ends after half of it with what it has, training
     takes the rest. ``structures`` may be None where the sampling makes its own from SMILES. ``labelled``
     are files with frames that the same teacher has labelled before; they join the training frames.
+    ``labels_from`` is the out folder of another run with the same teacher, sampling and seed, whose labels
+    are then used, such as for another size of student.
     """
 
     structures: str | None = None
@@ -279,6 +281,7 @@ class DistillConfig(TrainConfig):
     teacher_arguments: dict[str, Any] = Field(default_factory=dict)
     size: str = "ultra-tiny"
     labelled: tuple[str, ...] = ()
+    labels_from: str | None = None
     sampling: SamplingConfig = SamplingConfig()
     rounds: RoundsConfig = RoundsConfig()
 

@@ -26,6 +26,7 @@ from compactff_md.training.generate import (
     file_digests,
     generate_labels,
     open_pool,
+    read_labels,
     read_start,
     start_structures,
     structures_digest,
@@ -36,7 +37,7 @@ from compactff_md.training.plots import plot_report
 from compactff_md.training.pool import Pool
 from compactff_md.training.progress import Reporter
 from compactff_md.training.rounds import Round, is_enough, run_round
-from compactff_md.training.runs import RunFolder, open_run
+from compactff_md.training.runs import RunFolder, check_labels_are_the_same, open_run
 from compactff_md.training.teacher_check import (
     check_gradient,
     check_labels_are_its_own,
@@ -144,6 +145,9 @@ def distill(config: DistillConfig, out: str | Path, reporter: Reporter | None = 
         "teacher_version": teacher.version,
         **file_digests(config),
     }
+    if config.labels_from is not None:
+        check_labels_are_the_same(Path(config.labels_from), config, sources)
+        read_labels(Path(config.labels_from))
     run = open_run(out, "distill", config, sources, team)
     if run.finished:
         return _finished(run, reporter)
@@ -152,9 +156,10 @@ def distill(config: DistillConfig, out: str | Path, reporter: Reporter | None = 
         _examine(teacher, structures, run, reporter)
         for path in config.labelled:
             check_labels_are_its_own(teacher, read_labelled(path, config.keys).frames)
-        generate_labels(config, structures, teacher, run.path, reporter)
+        if config.labels_from is None:
+            generate_labels(config, structures, teacher, run.path, reporter)
     team.wait()
-    labels = generate_labels(config, structures, teacher, run.path, reporter)
+    labels = read_labels(run.path if config.labels_from is None else Path(config.labels_from))
     rounds = _rounds(config, labels, teacher, run, team, reporter)
     training = _training_config(config, labels, rounds)
     sets = load_sets([labels.train, *config.labelled, *_files(rounds)], labels.valid, training)
@@ -227,7 +232,8 @@ def _training_config(config: DistillConfig, labels: Labels, rounds: list[Round])
     """Give the training what labelling and rounds left of the time."""
     if config.minutes is None:
         return config.training
-    spent = labels.counts["seconds"] + sum(part.report["seconds"] for part in rounds)
+    labelling = labels.counts["seconds"] if config.labels_from is None else 0.0
+    spent = labelling + sum(part.report["seconds"] for part in rounds)
     left = config.minutes - spent / 60.0
     return config.training.model_copy(update={"minutes": max(left, LEAST_TRAINING_SHARE * config.minutes)})
 

@@ -93,7 +93,7 @@ def generate_labels(
             plan = _plan(config, relaxed, len(structures), teacher, folder, reporter)
             totals = _run_chains(plan, pool, folder, reporter, clock)
         _collect(config, plan, folder, out, {**totals, "seconds": clock.elapsed()})
-    return _read_labels(out)
+    return read_labels(out)
 
 
 def _plan(
@@ -259,7 +259,18 @@ def _held_out(chain: list[ase.Atoms], config: DistillConfig, spec: ChainSpec) ->
     return set(order[:count].tolist())
 
 
-def _read_labels(out: Path) -> Labels:
+def read_labels(out: Path) -> Labels:
+    """What :func:`generate_labels` left in a folder.
+
+    Raises
+    ------
+    CompactFFError
+        If its labels are not complete.
+    """
+    if not (out / LABELS_FILE).is_file():
+        raise CompactFFError(
+            f"{out} has no complete labels: there is no {LABELS_FILE}; finish that run first"
+        )
     counts = json.loads((out / LABELS_FILE).read_text(encoding="utf-8"))
     tests = {name: out / f"{name}.xyz" for name in counts["frames"] if name.startswith("test")}
     return Labels(out / "train.xyz", out / "valid.xyz", tests, counts)

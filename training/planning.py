@@ -219,20 +219,34 @@ def _chains_of(
     if step.frames is not None and step.frames < len(members):
         best = most_diverse([plan.structures[member] for member in members], step.frames)
         chosen = [members[k] for k in best]
+    parts = np.array_split(chosen, max(1, -(-len(chosen) // MEMBERS_PER_CHAIN)))
+    return _walks(step, name, "given", parts, [len(part) for part in parts], config, seed)
+
+
+def _walks(
+    step: AnyStep,
+    name: str,
+    walk: Literal["given", "rattle"],
+    parts: list[np.ndarray],
+    frames: list[int],
+    config: SamplingConfig,
+    seed: tuple[int, ...],
+) -> list[PlannedChain]:
+    """One chain for each part of the members that has frames."""
     return [
         PlannedChain(
             ChainSpec(
                 name=f"{name}-{k:05d}",
                 purpose=_purpose(step, name),
                 members=tuple(part.tolist()),
-                frames=len(part),
+                frames=count,
                 seed=(*seed, k),
-                walk="given",
+                walk=walk,
             ),
             config,
         )
-        for k, part in enumerate(np.array_split(chosen, max(1, -(-len(chosen) // MEMBERS_PER_CHAIN))))
-        if len(part)
+        for k, (part, count) in enumerate(zip(parts, frames, strict=True))
+        if count
     ]
 
 
@@ -285,21 +299,7 @@ def _rattles(
     walks = max(1, min(len(members), step.frames // step.length))
     chosen = np.array(members)[np.linspace(0, len(members) - 1, walks).astype(int)]
     parts = np.array_split(chosen, max(1, -(-walks // MEMBERS_PER_CHAIN)))
-    return [
-        PlannedChain(
-            ChainSpec(
-                name=f"{name}-{k:05d}",
-                purpose=_purpose(step, name),
-                members=tuple(part.tolist()),
-                frames=frames,
-                seed=(*seed, k),
-                walk="rattle",
-            ),
-            own,
-        )
-        for k, (part, frames) in enumerate(zip(parts, _shares(step.frames, len(parts)), strict=True))
-        if frames
-    ]
+    return _walks(step, name, "rattle", parts, _shares(step.frames, len(parts)), own, seed)
 
 
 def _modes(

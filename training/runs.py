@@ -23,10 +23,14 @@ FREE_FIELDS = {
     "validate_seconds",
     "checkpoint_seconds",
     "isolated_energies_eV",
+    "labels_from",
     "sampling.n_workers",
     "sampling.shard_seconds",
     "sampling.dask",
 }
+
+# What decides which structures are labelled, and by whom.
+LABEL_FIELDS = ("sampling.", "teacher", "seed")
 
 
 @dataclass(frozen=True)
@@ -83,23 +87,54 @@ def _create(path: Path, identity: dict[str, Any]) -> RunFolder:
     return RunFolder(path, resumed=False, finished=False)
 
 
+def check_labels_are_the_same(path: Path, config: BaseModel, sources: dict[str, str]) -> None:
+    """See that another run's labels are those that this run would make.
+
+    Raises
+    ------
+    CompactFFError
+        If the folder holds no run, or one with another teacher, sampling, seed or other structures.
+    """
+    if not (path / RUN_FILE).is_file():
+        raise CompactFFError(f"labels_from is {path}, which holds no run; expected the out folder of one")
+    there, _ = _read(path)
+    here = {**_flat(config_values(config)), **sources}
+    made_by = {key for key in {*there, *here} if key.startswith(LABEL_FIELDS) or key.endswith("_sha256")}
+    made_by = {key for key in made_by if not key.startswith("labelled-")}
+    kept = {key: plain(here.get(key)) for key in made_by - FREE_FIELDS}
+    changed = _changed({key: there.get(key) for key in kept}, kept)
+    if changed:
+        raise CompactFFError(f"the labels in {path} are not those of this run: {changed}")
+
+
 def _reopen(path: Path, identity: dict[str, Any]) -> RunFolder:
+    there, finished = _read(path)
+    changed = _changed(there, identity)
+    if changed:
+        raise CompactFFError(
+            f"{path} already holds another run: {changed}. Choose another out folder, or give the same "
+            "settings to continue it"
+        )
+    return RunFolder(path, resumed=True, finished=finished)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bool]:
+    """What makes the run in a folder, and whether it is finished."""
     try:
         content = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
-        there, finished = dict(content["identity"]), bool(content["finished"])
+        return dict(content["identity"]), bool(content["finished"])
     except (ValueError, KeyError, TypeError) as error:
         raise CompactFFError(
             f"{path / RUN_FILE} cannot be read ({error}); choose another out folder"
         ) from error
-    changed = [key for key in sorted({*there, *identity}) if there.get(key) != identity.get(key)]
-    if changed:
-        shown = [f"{key} is {there.get(key)!r} there and {identity.get(key)!r} now" for key in changed[:4]]
-        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
-        raise CompactFFError(
-            f"{path} already holds another run: {'; '.join(shown)}{more}. Choose another out folder, or give "
-            "the same settings to continue it"
-        )
-    return RunFolder(path, resumed=True, finished=finished)
+
+
+def _changed(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """What differs, or nothing."""
+    changed = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
+    shown = [f"{key} is {there.get(key)!r} there and {here.get(key)!r} now" for key in changed[:4]]
+    more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+    return "; ".join(shown) + more
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -35,7 +35,7 @@ def serve(requests: TextIO, replies: TextIO) -> None:
             send(event="done", result=perform(json.loads(line), labeller, _Throttle(send)))
     except CompactFFError as error:
         send(event="error", expected=True, message=str(error))
-    except Exception:
+    except Exception:  # whatever the teacher raises is told to the process that waits
         send(event="error", expected=False, message=traceback.format_exc())
 
 

@@ -55,7 +55,7 @@ class Stages:
         weakref.finalize(self, self._lock.close)
         try:
             self._claim(plain(identity))
-        except BaseException:
+        except BaseException:  # also an interrupt: the lock must not stay
             self._lock.close()
             raise
 

@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from compactff_md.cli.console import say, say_files
-from compactff_md.cli.md import picoseconds
+from compactff_md.cli.dynamics import (
+    Ensemble,
+    Minimise,
+    Pressure,
+    Start,
+    Steps,
+    StudentFile,
+    Temperature,
+    Time,
+    Timestep,
+    VelocitySeed,
+    picoseconds,
+)
 from compactff_md.cli.options import Set, assignments, given
 from compactff_md.contacts import check_contacts
 from compactff_md.engines.lammps_deck import write_deck
@@ -16,12 +28,6 @@ from compactff_md.engines.lammps_settings import DeckSettings
 from compactff_md.structure import Structure, read_structures
 from compactff_md.student import load
 
-Ensemble = Annotated[str | None, typer.Option("--ensemble", help="nve, nvt (default) or npt.")]
-Temperature = Annotated[float | None, typer.Option("--temperature", help="In K; default 300.")]
-Pressure = Annotated[float | None, typer.Option("--pressure", help="In bar, for npt; default 1.")]
-Timestep = Annotated[float | None, typer.Option("--timestep", help="In fs; default 0.5.")]
-Steps = Annotated[int | None, typer.Option("--steps", help="Length of the run in steps.")]
-Time = Annotated[str | None, typer.Option("--time", help="Length of the run, such as 500fs, 10ps or 1ns.")]
 Thermostat = Annotated[
     str | None, typer.Option("--thermostat", help="Of nvt: nose-hoover (default) or langevin.")
 ]
@@ -41,10 +47,8 @@ def register(app: typer.Typer) -> None:
 
 
 def deck(
-    structure: Annotated[
-        Path, typer.Argument(help="Any format of ASE; of several frames the last is taken.")
-    ],
-    student: Annotated[str, typer.Option("--student", help="Student file, or the folder that made it.")],
+    structure: Start,
+    student: StudentFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the deck.")],
     ensemble: Ensemble = None,
     temperature: Temperature = None,
@@ -60,8 +64,8 @@ def deck(
         bool, typer.Option("--ghost-neighbours", help="Compute ghosts too instead of asking other ranks.")
     ] = False,
     repeat: Repeat = None,
-    minimise: Annotated[bool, typer.Option("--minimise", help="Relax the structure first.")] = False,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of velocities and thermostat.")] = None,
+    minimise: Minimise = False,
+    seed: VelocitySeed = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a deck in --out.")] = False,
     set_: Set = None,
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +9,19 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from compactff_md.cli.console import err, say, say_files
+from compactff_md.cli.dynamics import (
+    Ensemble,
+    Minimise,
+    Pressure,
+    Start,
+    Steps,
+    StudentFile,
+    Temperature,
+    Time,
+    Timestep,
+    VelocitySeed,
+    picoseconds,
+)
 from compactff_md.cli.group import StoppedError
 from compactff_md.cli.options import Set, assignments, given
 from compactff_md.engines.md_settings import MDSettings
@@ -17,14 +29,6 @@ from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure, read_structures
 from compactff_md.student import load
 
-PS_PER_UNIT = {"fs": 1e-3, "ps": 1.0, "ns": 1e3, "us": 1e6}
-
-Ensemble = Annotated[str | None, typer.Option("--ensemble", help="nve, nvt (default) or npt.")]
-Temperature = Annotated[float | None, typer.Option("--temperature", help="In K; default 300.")]
-Pressure = Annotated[float | None, typer.Option("--pressure", help="In bar, for npt; default 1.")]
-Timestep = Annotated[float | None, typer.Option("--timestep", help="In fs; default 0.5.")]
-Steps = Annotated[int | None, typer.Option("--steps", help="Length of the run in steps.")]
-Time = Annotated[str | None, typer.Option("--time", help="Length of the run, such as 500fs, 10ps or 1ns.")]
 Platform = Annotated[
     str | None, typer.Option("--platform", help="OpenMM's: Reference, CPU, CUDA ...; default: the fastest.")
 ]
@@ -43,10 +47,8 @@ def register(app: typer.Typer) -> None:
 
 
 def md(
-    structure: Annotated[
-        Path, typer.Argument(help="Any format of ASE; of several frames the last is taken.")
-    ],
-    student: Annotated[str, typer.Option("--student", help="Student file, or the folder that made it.")],
+    structure: Start,
+    student: StudentFile,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")],
     ensemble: Ensemble = None,
     temperature: Temperature = None,
@@ -56,9 +58,9 @@ def md(
     time: Time = None,
     platform: Platform = None,
     force: Force = None,
-    minimise: Annotated[bool, typer.Option("--minimise", help="Relax the structure first.")] = False,
+    minimise: Minimise = False,
     equilibration: Equilibration = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of velocities and thermostat.")] = None,
+    seed: VelocitySeed = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     set_: Set = None,
 ) -> None:
@@ -83,23 +85,6 @@ def md(
     settings = MDSettings(**{**options, **assignments(set_, "--set")})
     atoms = Structure.from_ase(read_structures(structure, "-1")[0])
     _say_result(_run(atoms, load(student), settings, out, resume), settings)
-
-
-def picoseconds(text: str | None, option: str) -> float | None:
-    """Read a time such as ``10ps``; a bare number is in ps.
-
-    Raises
-    ------
-    CompactFFError
-        If it is anything else.
-    """
-    if text is None:
-        return None
-    match = re.fullmatch(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(fs|ps|ns|us)?\s*", text)
-    try:
-        return float(match[1]) * PS_PER_UNIT[match[2] or "ps"]  # type: ignore[index]
-    except (TypeError, ValueError):
-        raise CompactFFError(f"{option} is {text!r}; expected a time such as 500fs, 10ps or 1ns") from None
 
 
 def _run(atoms: Structure, student: Any, settings: MDSettings, out: Path, resume: bool) -> Any:

@@ -15,7 +15,7 @@ from ase.io import read
 
 from compactff_md import load
 from compactff_md.cli import doctor, group
-from compactff_md.cli.md import picoseconds
+from compactff_md.cli.dynamics import picoseconds
 from compactff_md.errors import CompactFFError
 from lammps_builders import lammps
 

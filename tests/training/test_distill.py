@@ -111,6 +111,25 @@ def test_a_finished_run_is_left_alone(config, tmp_path):
         distill(config(seed=1), tmp_path / "out")
 
 
+def test_labels_serve_another_size(config, tmp_path):
+    first = distill(config(), tmp_path / "one")
+    other = config(size="tiny", labels_from=str(tmp_path / "one"))
+    second = distill(other, tmp_path / "two")
+    assert not (tmp_path / "two" / "labels").exists()
+    one, two = (load_student(r.student)[1] for r in (first, second))
+    assert one.data == two.data and two.size == "tiny" and two.teacher["name"] == "gfn2-xtb"
+    with pytest.raises(CompactFFError, match=r"sampling\.frames is 60 there and 50 now"):
+        distill(
+            config(labels_from=str(tmp_path / "one"), sampling={"frames": 50}),
+            tmp_path / "three",
+        )
+    (tmp_path / "one" / "labels.json").unlink()
+    with pytest.raises(CompactFFError, match=r"no complete labels: there is no labels\.json"):
+        distill(other, tmp_path / "four")
+    with pytest.raises(CompactFFError, match="holds no run; expected the out folder of one"):
+        distill(config(labels_from=str(tmp_path / "nowhere")), tmp_path / "five")
+
+
 def test_a_time_limit_covers_labelling_and_training(config, tmp_path):
     result = distill(config(minutes=4 / 60, steps=None, sampling={"frames": 5000}), tmp_path / "out")
     labels, training = result.metrics["labels"], result.metrics["training"]
