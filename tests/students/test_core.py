@@ -1,0 +1,42 @@
+"""Inside the core the network sees a distance that hardly changes."""
+
+import torch
+from ase.data import atomic_numbers, covalent_radii
+
+from compactff_md.students import create, rebuild
+
+RADIUS_A = 0.9 * 2 * covalent_radii[atomic_numbers["C"]]
+
+
+def seen(network, distance):
+    reach = network.prior.table[8].to(distance.dtype)[0].expand_as(distance)
+    return network.seen_distance(distance, reach)
+
+
+def test_seen_distances_are_monotonic_smooth_and_true_beyond_the_core():
+    network = create("tiny", ["C", "H"])
+    distance = torch.linspace(0.05, 3.0, 4000, dtype=torch.float64).view(1, -1)
+    value, slope = (x.flatten() for x in seen(network, distance))
+    d = distance.flatten()
+    beyond = d > RADIUS_A + 1e-3
+    assert torch.equal(value[beyond], d[beyond]) and bool((slope[beyond] == 1).all())
+    assert bool((slope >= 0).all()) and float(value.min()) > 0.55 * RADIUS_A
+    numeric = torch.gradient(value, spacing=(d,))[0]
+    assert torch.allclose(numeric[1:-1], slope[1:-1], atol=2e-5)
+    second = torch.gradient(slope, spacing=(d,))[0]
+    assert float(second.diff().abs().max()) < 0.02  # no step where the core ends
+
+
+def test_what_the_network_says_hardly_changes_inside():
+    network = create("tiny", ["C", "H"])
+    inner = torch.tensor([[0.3, 0.6]]).double() * RADIUS_A
+    value, _ = seen(network, inner)
+    assert float(value.max() - value.min()) < 0.2 * float(inner.max() - inner.min())
+
+
+def test_students_without_a_core_see_the_distance():
+    bent = create("tiny", ["C", "H"])
+    plain = rebuild("moments", {**bent.hyperparameters, "core": 0}, ["C", "H"], 5.0)
+    distance = torch.tensor([[0.01, 0.5, 2.0]])
+    value, slope = seen(plain, distance)
+    assert torch.equal(value, distance) and bool((slope == 1).all())
