@@ -16,8 +16,8 @@ from compactff_md.students.uncertainty import Uncertainty
 
 # What `distill` and `train` call the student in their folder.
 STUDENT_FILE = "student.safetensors"
-# Name -> file of the students that come with the package.
-SHIPPED: dict[str, Path] = {}
+# Name -> file of the students that come with the package; a card in Markdown lies beside each.
+SHIPPED = {path.stem: path for path in sorted((Path(__file__).parent / "shipped").glob("*.safetensors"))}
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,16 @@ import numpy as np
 from ase.data import atomic_masses
 
 from compactff_md.errors import CompactFFError
+from compactff_md.structure import Structure
 from compactff_md.validation.campaign import Campaign
 from compactff_md.validation.engine_ase import at_rest_at
+from compactff_md.validation.engine_lammps import LAMMPSEngine
 from compactff_md.validation.outcome import Finding, Section
 from compactff_md.validation.subject import ENGINES
 from compactff_md.validation.task import Engine, State, Task
 
 FRAMES = 3
+STRAIN = 1e-4
 
 
 def run(campaign: Campaign) -> Section:
@@ -23,6 +26,7 @@ def run(campaign: Campaign) -> Section:
         try:
             engine = campaign.student_engine(name=name)
             findings += compare_points(campaign, engine, name)
+            findings += compare_virials(campaign, name)
             findings += compare_runs(campaign, engine, name)
         except CompactFFError as error:
             findings.append(campaign.judge("engines.forces", None, "meV/Å", note=str(error), subject=name))
@@ -44,6 +48,34 @@ def compare_points(campaign: Campaign, engine: Engine, subject: str) -> list[Fin
         campaign.judge("engines.energy", energy, "meV/atom", subject=subject),
         campaign.judge("engines.forces", force, "meV/Å", subject=subject, note=note),
     ]
+
+
+def compare_virials(campaign: Campaign, subject: str) -> list[Finding]:
+    """Virials of a periodic structure in float64, for which small differences of energies are exact enough.
+
+    Of an engine that tells none its trace is taken from the energies of two volumes.
+    """
+    structure = campaign.sample(1)[0]
+    if not structure.pbc.all():
+        return []
+    engine = campaign.student_engine("float64", subject)
+    atoms = structure.to_ase()
+    atoms.calc = campaign.subject.calculator("float64")
+    expected = -atoms.get_stress(voigt=False) * atoms.get_volume()
+    if isinstance(engine, LAMMPSEngine):
+        difference, note = np.abs(engine.virial(structure) - expected).max(), "all six components"
+    else:
+        energies = [engine.single_point(_scaled(structure, 1 + sign * STRAIN))[0] for sign in (1, -1)]
+        trace = -(energies[0] - energies[1]) / (2 * STRAIN)
+        difference, note = abs(trace - np.trace(expected)), "the trace, by finite differences"
+    value = 100 * float(difference / np.abs(expected).max())
+    return [campaign.judge("engines.virial", value, "%", subject=subject, note=note)]
+
+
+def _scaled(structure: Structure, factor: float) -> Structure:
+    return Structure(
+        structure.positions_A * factor, structure.numbers, structure.cell_A * factor, structure.pbc
+    )
 
 
 def compare_runs(campaign: Campaign, engine: Engine, subject: str) -> list[Finding]:

@@ -14,9 +14,10 @@ from compactff_md.structure import Structure
 from compactff_md.student import Student
 from compactff_md.students.base import StudentNetwork
 from compactff_md.validation.engine_ase import ASEEngine
+from compactff_md.validation.engine_lammps import LAMMPSEngine
 from compactff_md.validation.task import Engine
 
-ENGINES = ("openmm", "openmm-python", "ase")
+ENGINES = ("openmm", "openmm-python", "lammps", "ase")
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ def make_engine(name: str, subject: Subject, dtype: str = "float32") -> Engine:
         return ASEEngine(subject.calculator(dtype))
     if subject.student is None:
         raise CompactFFError(f"{subject.name} has calculators only; it runs in ase, not in {name}")
+    if name == "lammps":
+        return LAMMPSEngine(subject.student, dtype)
     # Here and not above: a plugin wheel that does not fit PyTorch may end the process when imported.
     from compactff_md.validation.engine_openmm import OpenMMEngine
 
@@ -94,7 +97,7 @@ def canonical(structure: Structure, engine: str) -> Structure:
     """
     if not structure.pbc.all():
         return structure
-    if engine == "ase":
+    if engine in ("ase", "lammps"):
         return _turned(structure)
     # As in make_engine.
     from compactff_md.engines.openmm_system import openmm_frame

@@ -13,6 +13,7 @@ import compactff_md.cli.export as export
 import compactff_md.cli.info as info
 import compactff_md.cli.lammps as lammps
 import compactff_md.cli.md as md
+import compactff_md.cli.students as students
 import compactff_md.cli.train as train
 import compactff_md.cli.validate as validate
 from compactff_md import __version__
@@ -27,7 +28,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (distill, train, export, md, deck, lammps, validate, info, doctor):
+for module in (distill, train, export, md, deck, lammps, validate, students, info, doctor):
     module.register(app)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ase
 import numpy as np
@@ -70,23 +71,14 @@ def write_deck(
         If the structure has elements that the student does not know or a cell that LAMMPS cannot have,
         the folder holds a deck already, or as in :func:`compactff_md.export.mliap.export_mliap`.
     """
-    elements = _elements(atoms, network)
     _check_cell(atoms, settings)
+    facts = deck_facts(atoms, network, settings)
     folder = Path(folder)
     if (folder / DECK).exists() and not overwrite:
         raise CompactFFError(f"{folder} holds a deck already; take another folder, or allow --overwrite")
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / DATA, data_text(atoms, elements, settings.units))
+    write_text(folder / DATA, data_text(atoms, facts["elements"], settings.units))
     export_mliap(network, metadata, folder / STUDENT, dtype=settings.dtype)
-    facts = {
-        "elements": elements,
-        "boundary": _boundary(atoms),
-        "is_tilted": _is_tilted(atoms),
-        "has_velocities": _has_velocities(atoms),
-        "reach_A": network.receptive_field_A + settings.skin_A,
-        "student": STUDENT,
-        "data": DATA,
-    }
     for name, goes_on in ((DECK, False), (CONTINUATION, True)):
         write_text(folder / name, deck_text(settings, facts, goes_on))
     write_json(folder / SETTINGS, settings.model_dump())
@@ -98,6 +90,25 @@ def write_deck(
         folder / STUDENT,
         " ".join(lammps_words(DECK, settings.ranks, settings.kokkos, "lmp", "mpirun")),
     )
+
+
+def deck_facts(atoms: ase.Atoms, network: StudentNetwork, settings: DeckSettings) -> dict[str, Any]:
+    """What the text of a deck takes from structure and student.
+
+    Raises
+    ------
+    CompactFFError
+        For a structure without atoms or with elements that the student does not know.
+    """
+    return {
+        "elements": _elements(atoms, network),
+        "boundary": _boundary(atoms),
+        "is_tilted": _is_tilted(atoms),
+        "has_velocities": _has_velocities(atoms),
+        "reach_A": network.receptive_field_A + settings.skin_A,
+        "student": STUDENT,
+        "data": DATA,
+    }
 
 
 def lammps_words(
@@ -116,12 +127,8 @@ def lammps_words(
 
 
 def data_text(atoms: ase.Atoms, elements: list[str], units: str) -> str:
-    """LAMMPS' data file, its types in the order of ``elements``; free atoms get a box around them."""
-    atoms = atoms.copy()
-    for axis in np.flatnonzero(~atoms.pbc):
-        if not atoms.cell.cellpar()[axis] or not atoms.pbc.any():
-            _give_side(atoms, int(axis))
-    _turn(atoms)
+    """LAMMPS' data file, its types in the order of ``elements``, in the frame of :func:`lammps_frame`."""
+    atoms = lammps_frame(atoms)
     stream = io.StringIO()
     write_lammps_data(
         stream,
@@ -133,6 +140,16 @@ def data_text(atoms: ase.Atoms, elements: list[str], units: str) -> str:
         atom_style="atomic",
     )
     return stream.getvalue()
+
+
+def lammps_frame(atoms: ase.Atoms) -> ase.Atoms:
+    """A copy as LAMMPS has it: the cell turned below the diagonal, and a box around free atoms."""
+    atoms = atoms.copy()
+    for axis in np.flatnonzero(~atoms.pbc):
+        if not atoms.cell.cellpar()[axis] or not atoms.pbc.any():
+            _give_side(atoms, int(axis))
+    _turn(atoms)
+    return atoms
 
 
 def _give_side(atoms: ase.Atoms, axis: int) -> None:

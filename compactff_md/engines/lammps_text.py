@@ -25,8 +25,8 @@ def deck_text(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> s
     """
     sections = [
         _head(settings, goes_on),
-        _system(settings, facts, goes_on),
-        _student(settings, facts),
+        system_text(settings, facts, goes_on),
+        student_text(settings, facts),
         _output(settings, facts, goes_on),
         *([] if goes_on else [_start(settings, facts)]),
         _integration(settings, facts, goes_on),
@@ -56,7 +56,8 @@ def _head(settings: DeckSettings, goes_on: bool) -> str:
     return "\n".join(lines)
 
 
-def _system(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> str:
+def system_text(settings: DeckSettings, facts: dict[str, Any], goes_on: bool = False) -> str:
+    """Units, atoms and box."""
     if goes_on:
         return "\n".join(
             [
@@ -79,7 +80,8 @@ def _system(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> str
     return "\n".join(lines)
 
 
-def _student(settings: DeckSettings, facts: dict[str, Any]) -> str:
+def student_text(settings: DeckSettings, facts: dict[str, Any]) -> str:
+    """The pair style and its neighbour list."""
     flag = 1 if settings.ghost_neighbours else 0
     lines = [
         "# ---- the student: one element (or NULL, under pair_style hybrid) for each atom type",
