@@ -7,10 +7,13 @@ EXTRAS := openmm,xtb,distill,dev
 # One thread a process: pytest runs one process a core, and tiny students gain nothing from more.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
-.PHONY: demo test lammps bench lint format types clean help
+.PHONY: demo demo-distill test lammps bench lint format types clean help
 
-demo: $(STAMP) ## distil GFN2-xTB into a student of aspirin and run it in OpenMM (about 8 minutes)
-	$(BIN)/python openmm/demo_aspirin.py
+demo: $(STAMP) ## run a student that comes with the package in OpenMM, and ask its teacher (about a minute)
+	$(BIN)/python openmm/demo.py
+
+demo-distill: $(STAMP) ## distil GFN2-xTB into a student of aspirin and run it in OpenMM (about 8 minutes)
+	$(BIN)/python openmm/demo_distill.py
 
 test: lint lammps ## ruff, mypy and every test
 	COMPACTFF_TEST_LAMMPS=required $(TESTS)
@@ -47,4 +50,4 @@ clean: ## remove the environment, caches and builds; runs/ stays
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15

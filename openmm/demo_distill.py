@@ -1,8 +1,8 @@
-"""The whole way, in about eight minutes on two cores: `make demo`, or `python openmm/demo_aspirin.py`.
+"""The whole way, in about eight minutes on two cores: `make demo-distill`.
 
 Distils GFN2-xTB into an ultra-tiny student of aspirin, exports it, runs 10 ps of NVE in OpenMM through
-TorchForce, and tells how good it is. Everything lands in runs/demo; the same command goes on where it was
-interrupted, and shows the numbers again once it is done.
+TorchForce, and tells how good it is. Everything lands in runs/demo-distill; the same command goes on where
+it was interrupted, and shows the numbers again once it is done.
 """
 
 import json
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import ase.io
 import numpy as np
+from demo import simulate
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from compactff_md import Student, load
 from compactff_md.engines.md_log import read_log
 from compactff_md.engines.md_settings import MDSettings
-from compactff_md.engines.openmm_md import MDResult, run_md
+from compactff_md.engines.openmm_md import MDResult
 from compactff_md.files import write_json
 from compactff_md.training.config import DistillConfig
 from compactff_md.training.distill import RunResult, distill
@@ -25,7 +25,7 @@ from compactff_md.training.plots import plot_demo
 from compactff_md.training.progress import RichReporter
 
 HERE = Path(__file__).resolve().parent
-OUT = HERE.parent / "runs" / "demo"
+OUT = HERE.parent / "runs" / "demo-distill"
 TESTS = ("test_300K", "test_600K")
 
 DISTIL = DistillConfig(
@@ -46,23 +46,6 @@ DYNAMICS = MDSettings(
 )
 
 console = Console(stderr=True, highlight=False)
-
-
-def simulate(student: Student, out: Path) -> MDResult:
-    """Run the dynamics, or go on with them, under a progress bar."""
-    aspirin = ase.io.read(HERE / "aspirin.xyz")
-    columns = BarColumn(30), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}")
-    with Progress(TextColumn("{task.description:<22}"), *columns, console=console) as bars:
-        bar = bars.add_task("NVE in OpenMM", total=DYNAMICS.total_steps, now="")
-
-        def show(state):
-            now = f"{state.time_ps:.1f} ps  {state.temperature_K:.0f} K  {state.ns_per_day:.3g} ns/day"
-            bars.update(bar, completed=state.step, now=now)
-
-        there = (out / "restart.xml").is_file()
-        result = run_md(aspirin, student, DYNAMICS, out, resume=there, progress=show)
-        bars.update(bar, completed=result.steps)
-        return result
 
 
 def speed_of(dynamics: MDResult) -> float:
@@ -112,7 +95,7 @@ def main() -> None:
         distilled = distill(DISTIL, OUT / "student", reporter)
     student = load(distilled.student)
     exported = student.export(OUT / "aspirin.pt", format="torchscript")
-    dynamics = simulate(student, OUT / "nve")
+    dynamics = simulate(ase.io.read(HERE / "aspirin.xyz"), student, DYNAMICS, OUT / "nve")
     if not dynamics.completed:
         console.print("Interrupted; the same command goes on from here.")
         raise SystemExit(130)
