@@ -85,3 +85,9 @@ def universe(topology: str | Path, trajectory: str | Path) -> Any:
             f"{trajectory} cannot be read with the topology {topology} ({type(error).__name__}: {error}); "
             "expected formats that MDAnalysis reads, and the same atoms in both"
         ) from error
+
+
+def rmsd_A(positions_A: np.ndarray, reference_A: np.ndarray, masses_Da: np.ndarray) -> float:
+    """Root mean square distance weighted by mass, after the best superposition; shapes (N, 3)."""
+    find = _module("MDAnalysis.analysis.rms").rmsd
+    return float(find(positions_A, reference_A, weights=masses_Da, center=True, superposition=True))

@@ -22,7 +22,7 @@ from compactff_md.validation.statistics import statistical_inefficiency
 FREE_REACH_A = 8.0
 MOST_REACH_A = 10.0
 DALTON_PER_A3_IN_G_PER_CM3 = 1.660539040
-BINS = {"distances": 80, "angles": 60, "dihedrals": 36, "gyration": 30, "density": 30}
+BINS = {"distances": 80, "angles": 60, "dihedrals": 36, "gyration": 30, "rmsd": 30, "density": 30}
 # Blocks that are this many statistical inefficiencies long are about independent.
 INEFFICIENCIES = 3.0
 # Groups (pairs, triples, quadruples of elements) beyond this many are left out, the rarest first.
@@ -73,7 +73,7 @@ def section_of(campaign: Campaign, teacher: Sequence[Run], student: Sequence[Run
     findings: list[Finding] = []
     shown: dict[str, str] = {}
     for kind in kinds(structure, molecules, [*teacher, *student]):
-        edges = _edges(kind, [*teacher, *student])
+        edges = _edges(kind, [*teacher, *student], structure)
         reference = observe(kind, teacher, structure, molecules, edges)
         own = observe(kind, student, structure, molecules, edges)
         length = max(reference.block_length, own.block_length)
@@ -97,7 +97,7 @@ def kinds(structure: Structure, molecules: Molecules, runs: Sequence[Run]) -> li
     found += ["angles"] if triples(molecules, structure) else []
     found += ["dihedrals"] if quadruples(molecules, structure) else []
     if not structure.pbc.any() and len(structure) > 3 and len(np.unique(molecules.labels)) == 1:
-        found.append("gyration")
+        found += ["gyration", "rmsd"]
     if structure.pbc.all() and all(np.ptp(volumes_A3(run_)) > 1e-6 for run_ in runs):
         found.append("density")
     return found
@@ -110,7 +110,7 @@ def observe(
     groups = _groups(kind, structure, molecules)
     histograms, series = [], []
     for run_ in runs:
-        frames = [_values(kind, run_, k, groups) for k in range(len(run_))]
+        frames = [_values(kind, run_, k, groups, structure) for k in range(len(run_))]
         histograms.append(np.array([[np.histogram(v, edges)[0] for v in frame] for frame in frames], float))
         series.append(np.array([[x for v in frame for x in _features(kind, v)] for frame in frames]))
     return Observable(tuple(groups), edges, histograms, series)
@@ -180,13 +180,13 @@ def reach_A(runs: Sequence[Run]) -> float:
     return float(min(MOST_REACH_A, 0.499 * min(heights)))
 
 
-def _edges(kind: str, runs: Sequence[Run]) -> np.ndarray:
+def _edges(kind: str, runs: Sequence[Run], structure: Structure) -> np.ndarray:
     bins = BINS[kind]
     if kind == "distances":
         return np.linspace(0.0, reach_A(runs), bins + 1)
     if kind in ("angles", "dihedrals"):
         return np.linspace(0.0 if kind == "angles" else -math.pi, math.pi, bins + 1)
-    every = [_scalar(kind, run_, k) for run_ in runs for k in range(len(run_))]
+    every = [_scalar(kind, run_, k, structure) for run_ in runs for k in range(len(run_))]
     return np.linspace(min(every) - 1e-9, max(every) + 1e-9, bins + 1)
 
 
@@ -200,10 +200,12 @@ def _groups(kind: str, structure: Structure, molecules: Molecules) -> dict[str, 
     return {kind: np.zeros(1)}
 
 
-def _values(kind: str, run_: Run, frame: int, groups: dict[str, np.ndarray]) -> list[np.ndarray]:
+def _values(
+    kind: str, run_: Run, frame: int, groups: dict[str, np.ndarray], structure: Structure
+) -> list[np.ndarray]:
     """Values of each group in one frame."""
-    if kind in ("gyration", "density"):
-        return [np.array([_scalar(kind, run_, frame)])]
+    if kind in ("gyration", "rmsd", "density"):
+        return [np.array([_scalar(kind, run_, frame, structure)])]
     positions, box = run_.positions_A[frame], mda.box_of(run_.cell_A[frame], run_.pbc)
     if kind == "angles":
         return [mda.angles(positions, members, box) for members in groups.values()]
@@ -223,9 +225,11 @@ def _features(kind: str, values: np.ndarray) -> tuple[float, ...]:
     return float(values.mean()), float((values**2).mean())
 
 
-def _scalar(kind: str, run_: Run, frame: int) -> float:
+def _scalar(kind: str, run_: Run, frame: int, structure: Structure) -> float:
     if kind == "density":
         return float(densities(run_)[frame])
+    if kind == "rmsd":
+        return mda.rmsd_A(run_.positions_A[frame], structure.positions_A, run_.masses_Da)
     return gyration_A(run_.positions_A[frame], run_.masses_Da)
 
 

@@ -12,9 +12,10 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.vibrations import Vibrations
 
+from builders import rotation
 from compactff_md.engines.molecules import Molecules, find_molecules
 from compactff_md.structure import Structure
-from compactff_md.validation import conservation, dynamics, structure, thermodynamics
+from compactff_md.validation import conservation, dynamics, mda, structure, thermodynamics
 from compactff_md.validation.engine_ase import ASEEngine, at_rest_at
 from compactff_md.validation.run import Run
 from compactff_md.validation.task import State, Task
@@ -181,12 +182,25 @@ class TestStructure:
         universe = MDAnalysis.Universe.empty(24, trajectory=True)
         box = np.tile([12.0, 12.0, 12.0, 90.0, 90.0, 90.0], (len(run), 1)).astype(np.float32)
         universe.load_new(run.positions_A.astype(np.float32), dimensions=box)
-        edges = structure._edges("distances", [run])
+        edges = structure._edges("distances", [run], run.structure(0))
         analysis = InterRDF(universe.atoms[:12], universe.atoms[12:], nbins=80, range=(0.0, edges[-1]))
         expected = analysis.run().results.count
         found = structure.observe("distances", [run], run.structure(0), _no_bonds(run), edges)
         ours = found.histograms[0][:, found.names.index("O-Ar")].sum(0)
         assert np.abs(ours - expected).sum() <= 2  # float32 at the edges of bins
+
+    def test_the_distance_from_the_start_is_that_after_superposition(self):
+        pytest.importorskip("MDAnalysis")
+        rng = np.random.default_rng(3)
+        there = rng.normal(size=(8, 3))
+        turned = there @ rotation(2) + 5.0
+        masses = rng.uniform(1, 16, 8)
+        assert mda.rmsd_A(turned, there, masses) == pytest.approx(0.0, abs=1e-6)
+        # A breathing by a tenth about the centre of mass, which no turn takes back.
+        centre = np.average(there, axis=0, weights=masses)
+        grown = centre + 1.1 * (there - centre)
+        expected = 0.1 * structure.gyration_A(there, masses)
+        assert mda.rmsd_A(grown @ rotation(2), there, masses) == pytest.approx(expected, rel=1e-6)
 
     def test_gyration_is_that_of_mdanalysis(self):
         pytest.importorskip("MDAnalysis")
