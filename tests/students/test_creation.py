@@ -7,8 +7,11 @@ import torch
 
 from compactff_md.errors import CompactFFError
 from compactff_md.students import ARCHITECTURES, BUDGETS, SIZES, VARIANTS, create, rebuild
-
-ELEMENTS = ["H", "C", "O"]
+from student_builders import (
+    ELEMENTS,
+    MOLECULE,
+    evaluate,
+)
 
 
 class TestCreation:
