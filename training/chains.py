@@ -16,13 +16,13 @@ from pathlib import Path
 import ase
 import numpy as np
 
-from compactff_md.errors import CompactFFError
 from compactff_md.files import atomic_write
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.labelling import (
     LabelCounts,
     Labeller,
     TeacherFailure,
+    TooManyFailuresError,
     labelled_atoms,
     write_frames,
 )
@@ -100,6 +100,11 @@ class Chain:
             if out_of_time:
                 break
         return self.labeller.counts
+
+    def give_up(self) -> None:
+        """End with the frames that there are."""
+        self.complete = True
+        self._write_shard()
 
     def _exhausted(self) -> bool:
         if self.spec.walk == "given":
@@ -185,7 +190,7 @@ class Chain:
                 counts.failures += 1
                 counts.check(config.max_failures)
         else:
-            raise CompactFFError(
+            raise TooManyFailuresError(
                 f"chain {self.spec.name}: the teacher fails again and again: {counts.last_failure}"
             )
         self._keep_frames(temperature_K, rng, testing)

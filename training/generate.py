@@ -183,7 +183,13 @@ def _relax_all(
 
 def _run_chains(plan: Plan, pool: Pool, folder: Path, reporter: Reporter, clock: _Clock) -> dict[str, Any]:
     tasks = [
-        chain_task(chain.spec, plan.structures, folder / chain.spec.name, chain.config)
+        chain_task(
+            chain.spec,
+            plan.structures,
+            folder / chain.spec.name,
+            chain.config,
+            alone=len(plan.chains) == 1,
+        )
         for chain in plan.chains
     ]
     made = [0] * len(tasks)

@@ -43,6 +43,10 @@ class Label:
         return bool(np.isfinite(self.energy_eV + self.forces_eV_per_A.sum() + stress.sum()))
 
 
+class TooManyFailuresError(CompactFFError):
+    """The teacher fails on more frames than is allowed."""
+
+
 @dataclass
 class LabelCounts:
     """Teacher calls, frames asked for, those it failed on, and those dropped for forces or contacts."""
@@ -53,28 +57,38 @@ class LabelCounts:
     rejected: int = 0
     last_failure: str = ""
 
-    def check(self, most: float) -> None:
+    def check(self, most: float, fewest: int = FEWEST_FAILURES) -> None:
         """Stop where the teacher fails on more than the fraction ``most`` of the frames.
 
         Raises
         ------
-        CompactFFError
-            With the counts and the last failure.
+        TooManyFailuresError
+            With the counts and the last failure, from ``fewest`` failures on.
         """
-        if self.failures >= FEWEST_FAILURES and self.failures > most * self.attempts:
-            raise CompactFFError(
+        if self.failures >= fewest and self.failures > most * self.attempts:
+            raise TooManyFailuresError(
                 f"the teacher failed on {self.failures} of {self.attempts} frames, allowed are {most:.0%}; "
                 f"the last failure: {self.last_failure}. Check charge and multiplicity, lower the "
                 "temperatures, or raise sampling.max_failures"
             )
 
+    def add(self, other: LabelCounts) -> None:
+        """Count what another counted."""
+        for name in ("calls", "attempts", "failures", "rejected"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.last_failure = other.last_failure or self.last_failure
+
 
 @dataclass
 class Labeller:
-    """A teacher's calculator that survives failures; every call is counted."""
+    """A teacher's calculator that survives failures; every call is counted.
+
+    ``counts`` are those of the chain at work, ``totals`` of those before it in this process.
+    """
 
     teacher: Teacher
     counts: LabelCounts = field(default_factory=LabelCounts)
+    totals: LabelCounts = field(default_factory=LabelCounts)
 
     def __post_init__(self) -> None:
         self.calculator = self.teacher.calculator()

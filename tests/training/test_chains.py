@@ -11,6 +11,7 @@ from compactff_md.training.chains import Chain, shards_of
 from compactff_md.training.config import SamplingConfig, make_config
 from compactff_md.training.labelling import Labeller
 from compactff_md.training.planning import ChainSpec
+from compactff_md.training.tasks import chain_task, perform
 
 
 class KilledError(Exception):
@@ -180,3 +181,29 @@ def test_modes_pay_for_second_derivatives_once(tmp_path):
     frames = frames_of(tmp_path)
     assert len(frames) == 20 and {f.info["source"] for f in frames} == {"modes"}
     assert counts.calls <= 10 + 10 + 1
+
+
+def test_a_chain_that_fails_ends_with_what_it_has_and_the_others_go_on(tmp_path):
+    class Fragile(EMT):
+        """Cannot do methane."""
+
+        def calculate(self, atoms=None, *arguments, **options):
+            if len(atoms) == 5:
+                raise RuntimeError("SCF not converged")
+            super().calculate(atoms, *arguments, **options)
+
+    labeller = Labeller(SimpleNamespace(name="test", settings={}, calculator=Fragile))
+
+    def task(name, atoms, alone=False):
+        spec = ChainSpec(name=name, purpose="train", members=(0,), frames=4, seed=(0,), temperature_K=300.0)
+        return chain_task(spec, {0: atoms}, tmp_path / name, sampling(), alone)
+
+    assert perform(task("bad", molecule("CH4")), labeller, print)["failures"] == 5
+    assert perform(task("good", molecule("H2O")), labeller, print)["failures"] == 0
+    assert shards_of(tmp_path / "bad") == []
+    assert len(shards_of(tmp_path / "good")) == 1
+    with pytest.raises(CompactFFError, match="failed on 5 of 5 frames"):
+        perform(task("only", molecule("CH4"), alone=True), labeller, print)
+    with pytest.raises(CompactFFError, match=r"failed on \d+ of \d+ frames, allowed are"):
+        for k in range(10):
+            perform(task(f"bad{k}", molecule("CH4")), labeller, print)
