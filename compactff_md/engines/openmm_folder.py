@@ -76,6 +76,11 @@ class RunFolder:
         """Write what was asked, of what, and ``facts`` on how it runs here."""
         write_json(self.settings, {"settings": settings.model_dump(), **identity, **facts})
 
+    def forget(self) -> None:
+        """Leave the folder free for another run: this one has not begun."""
+        for path in (self.settings, self.topology):
+            path.unlink(missing_ok=True)
+
     def save_restart(self, state: Any) -> None:
         """Write a state with positions and velocities; the one before is kept as restart_previous.xml."""
         text = openmm.XmlSerializer.serialize(state)

@@ -169,6 +169,8 @@ def simulate(
                 raise MDStopped("interrupted before the first step; a resumed run begins anew")
             recorder = Recorder(folder, simulation, None if restart is None else simulation.step)
         except Unsound as error:
+            if not resume:
+                folder.forget()
             raise MDStopped(f"stopped before the first step: {error}; {ADVICE}") from error
         try:
             speed = _run(simulation, recorder, stop, progress)

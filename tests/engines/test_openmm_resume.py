@@ -187,6 +187,18 @@ def test_a_killed_run_is_resumed_without_gaps_or_doubles(tmp_path):
     np.testing.assert_allclose(read_log(result.log)["total_eV"], read_log(whole.log)["total_eV"], atol=1e-8)
 
 
+def test_a_force_that_does_not_work_leaves_the_folder_free(tmp_path):
+    broken = springs(ethanol())
+
+    def fail(state):
+        raise ValueError("no such force")
+
+    broken.system.addForce(openmm.PythonForce(fail))
+    with pytest.raises(MDStopped, match="the engine failed: no such force"):
+        simulate(broken, settings(), tmp_path / "run")
+    assert simulate(springs(ethanol()), settings(), tmp_path / "run").completed
+
+
 def test_runs_in_other_threads_work_without_signals(tmp_path):
     results = []
     thread = threading.Thread(
