@@ -190,9 +190,7 @@ def test_a_run_that_makes_no_sense_is_stopped_and_keeps_everything(tmp_path, ene
 def test_a_student_that_fails_in_equilibration_is_stopped(tmp_path):
     with pytest.raises(MDStopped, match="before the first step: "):
         simulate(explosive(60, 0.0, 1e6), settings(equilibration_ps=0.1), tmp_path / "run")
-    assert simulate(
-        springs(ethanol()), settings(equilibration_ps=0.1), tmp_path / "run", resume=True
-    ).completed
+    assert simulate(springs(ethanol()), settings(equilibration_ps=0.1), tmp_path / "run").completed
 
 
 @pytest.mark.parametrize("fields", [{}, {"minimise": True}, {"equilibration_ps": 0.1}])
