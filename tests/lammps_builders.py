@@ -21,7 +21,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.export.mliap import export_mliap
 from compactff_md.units import EV_TO_KCAL_PER_MOL
 
-TIMEOUT_S = 570
+TIMEOUT_S = 1200  # for a machine that does other things as well
 NKTV2P = {"metal": 1.6021765e6, "real": 68568.415}  # LAMMPS' own constants: energy / volume to pressure
 ENERGY = {"metal": 1.0, "real": EV_TO_KCAL_PER_MOL}
 

@@ -27,7 +27,7 @@ FEW = (
 )
 
 
-def inputs(*words, timeout=300):
+def inputs(*words, timeout=1200):
     done = subprocess.run(
         [sys.executable, str(LAMMPS / "inputs.py"), *map(str, words)],
         capture_output=True,

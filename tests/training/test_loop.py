@@ -92,7 +92,7 @@ def test_a_finished_run_is_not_trained_again(ethanol_sets, quick_config, tmp_pat
 def test_a_time_limit_anneals_to_zero_over_interruptions(ethanol_sets, quick_config, tmp_path):
     config = quick_config(steps=None, minutes=3 / 60, checkpoint_seconds=0.2, validate_seconds=0.5)
     with pytest.raises(KilledError):
-        train(config, *ethanol_sets, tmp_path, KillAt(60))
+        train(config, *ethanol_sets, tmp_path, KillAt(10))
     result = train(config, *ethanol_sets, tmp_path)
     rates = [row["learning_rate"] for row in result.history]
     times = [row["elapsed_s"] for row in result.history]
