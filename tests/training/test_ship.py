@@ -1,0 +1,48 @@
+import json
+
+import pytest
+
+from compactff_md.artifact import load_student
+from compactff_md.errors import CompactFFError
+from compactff_md.student import SHIPPED, load
+from compactff_md.training.config import TrainConfig
+from compactff_md.training.distill import train_from_files
+from compactff_md.training.ship import ship
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, copper_frames):
+    out = tmp_path_factory.mktemp("run") / "copper"
+    config = TrainConfig(size="ultra-tiny", steps=5, threads=1)
+    train_from_files(config, [copper_frames[:8]], out, copper_frames[8:10], {"test_300K": copper_frames[10:]})
+    return out
+
+
+def test_a_student_is_shipped_with_its_card(finished, tmp_path):
+    card = ship("organic-ultra-tiny", finished, tmp_path)
+    network, metadata = load_student(tmp_path / "organic-ultra-tiny.safetensors")
+    text = card.read_text()
+    metrics = json.loads((finished / "metrics.json").read_text())
+    rmse = metrics["errors"]["test_300K"]["forces"]["rmse_meV_per_A"]
+    assert f"| 300 K | 2 | {rmse:.1f} |" in text
+    assert f"{network.num_parameters:,} parameters" in text
+    assert f"| Cu | {rmse:.1f} |" in text
+    assert "--size ultra-tiny --out runs/organic-ultra-tiny" in text and "NAME" not in text
+    assert metadata.size == "ultra-tiny"
+
+
+def test_what_is_not_finished_is_not_shipped(finished, tmp_path):
+    with pytest.raises(CompactFFError, match="expected a finished run"):
+        ship("organic-tiny", tmp_path, tmp_path / "out")
+    with pytest.raises(CompactFFError, match=r"marble\.md is missing"):
+        ship("marble-tiny", finished, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_students_load_by_name_and_have_a_card(name):
+    student = load(name)
+    assert student.num_parameters < 430_000 and student.uncertainty is not None
+    card = SHIPPED[name].with_suffix(".md").read_text()
+    assert card.startswith(f"# {name}\n") and f"{student.num_parameters:,} parameters" in card
+    assert SHIPPED[name].stat().st_size < 2_500_000
