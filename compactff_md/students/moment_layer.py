@@ -79,7 +79,7 @@ class MomentLayer(nn.Module):
         left, right, triple = mixed.split([m, m, self.t], dim=2)
         by_rank = torch.mm(self.spread.t(), (left * right).view(10, n * m)).view(3, n, m)
         _, vector, diagonal, beside = triple.split([1, 3, 3, 3])
-        turned = diagonal * vector + self.beside.times(beside, vector)  # (3, N, t)
+        turned = torch.addcmul(self.beside.times(beside, vector), diagonal, vector)  # (3, N, t)
         triples = (turned * vector).sum(0)  # (N, t)
         scalar = left.split([1, 9])[0].squeeze(0)
         invariants = torch.cat([scalar, by_rank.transpose(0, 1).reshape(n, 3 * m), triples], dim=1)
@@ -92,14 +92,16 @@ class MomentLayer(nn.Module):
         left, right, triple = mixed.split([m, m, self.t], dim=2)
         by_rank = by_rank.reshape(n, 3, m).transpose(0, 1).reshape(3, n * m)
         products = torch.mm(self.spread, by_rank).view(10, n, m)
-        linear = torch.cat([scalar.unsqueeze(0), torch.zeros_like(left[1:])])  # the scalars count themselves
+        linear = torch.nn.functional.pad(scalar.unsqueeze(0), [0, 0, 0, 0, 0, 9])  # scalars count themselves
         vector = triple.split([1, 3, 6])[1]
-        scaled = vector * triples
-        beside = 2.0 * self.beside(vector, scaled)
-        triple_slope = torch.cat(
-            [torch.zeros_like(scaled[:1]), 2.0 * turned * triples, vector * scaled, beside]
+        twice = triples + triples
+        scaled = vector * twice
+        beside = self.beside(vector, scaled)
+        nothing = torch.zeros_like(scaled[:1])
+        triple_slope = torch.cat([nothing, turned * twice, vector * (vector * triples), beside])
+        mixed_slope = torch.cat(
+            [torch.addcmul(linear, products, right), products * left, triple_slope], dim=2
         )
-        mixed_slope = torch.cat([products * right + linear, products * left, triple_slope], dim=2)
         mixing = self.mixing.index_select(0, self.rank).transpose(1, 2)
         return torch.bmm(mixed_slope, mixing).transpose(0, 1)
 
@@ -189,4 +191,4 @@ def silu_and_slope(x: Tensor) -> tuple[Tensor, Tensor]:
     """``x sigmoid(x)`` and its derivative."""
     gate = torch.sigmoid(x)
     value = x * gate
-    return value, gate + value * (1.0 - gate)
+    return value, torch.addcmul(gate, gate, x - value)

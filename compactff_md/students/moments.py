@@ -31,14 +31,16 @@ class MomentsStudent(StudentNetwork):
     def __init__(self, elements: list[str], cutoff_A: float, config: MomentsConfig) -> None:
         super().__init__(elements, cutoff_A, vars(config))
         self.num_interactions = config.interactions
-        # Times 1 / r_s of the prior: the inverse of the core's radius; without a core beyond all distances.
-        self.inverse_core = 100.0 * SWITCH_FRACTION / config.core if config.core else 1e6
+        # The core's radius over r_s of the prior; without a core, as good as nothing.
+        self.core = 0.01 * config.core / SWITCH_FRACTION if config.core else 1e-6
         self.channels = config.channels
         species, hidden = len(self.elements), config.hidden
         self.frequencies = nn.Parameter(math.pi / self.cutoff_A * torch.arange(1, config.radial + 1))
         width = config.channels * config.interactions
         self.radial = nn.Parameter(torch.randn(config.radial, width))
         self.beside = OffDiagonal(1)
+        self.one: Tensor
+        self.register_buffer("one", torch.ones(()), persistent=False)
         self.amplitudes: Tensor
         amplitudes = torch.arange(1, config.radial + 1).float() ** -config.decay
         self.register_buffer("amplitudes", amplitudes.unsqueeze(1), persistent=False)  # (R, 1)
@@ -48,33 +50,35 @@ class MomentsStudent(StudentNetwork):
         layers = [MomentLayer(config, species, k) for k in range(config.interactions)]
         self.layers = nn.ModuleList(layers)
 
-    def seen_distance(self, distance: Tensor, reach: Tensor) -> tuple[Tensor, Tensor]:
+    def seen_distance(self, distance: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Bend distances (N, K) inside the core, r_c, to ``d + 0.58 r_c (1 - d^2/r_c^2)^3``; and the slope.
 
-        ``reach`` is the prior's 1 / r_s of every pair, (N, K). The bend and its first two derivatives vanish
-        at r_c; with more than 0.58 the seen distance would not be monotonic.
+        ``parameters`` are those of the prior. The bend and its first two derivatives vanish at r_c; with more
+        than 0.58 the seen distance would not be monotonic.
         """
-        inverse = reach * self.inverse_core  # (N, K)
-        scaled = distance * inverse
-        inside = torch.clamp(1.0 - scaled * scaled, min=0.0)
+        # addcmul here and elsewhere: fewer operations, and none with a number, which becomes a tensor first.
+        _, inverse, reach = parameters.split([8, 1, 1])
+        scaled = distance * inverse.squeeze(0)
+        factor = 1.0 / self.core
+        inside = torch.clamp(torch.addcmul(self.one, scaled, scaled, value=-factor * factor), min=0.0)
         square = inside * inside
-        seen = distance + 0.58 * square * inside / inverse
-        return seen, 1.0 - 3.48 * square * scaled
+        seen = torch.addcmul(distance, square * inside, reach.squeeze(0), value=0.58 * self.core)
+        return seen, torch.addcmul(self.one, square, scaled, value=-3.48 * factor)
 
     def radial_functions(self, distance: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``sin(w d) (1 - d^2/rc^2)^3`` and its derivative by d, both (N, K, R).
 
         They are bounded and vanish for nuclei on top of each other, where the repulsion speaks alone.
         """
-        scaled = distance * (1.0 / (self.cutoff_A * self.cutoff_A))
-        inside = torch.clamp(1.0 - distance * scaled, min=0.0)
+        inverse = 1.0 / (self.cutoff_A * self.cutoff_A)
+        inside = torch.clamp(torch.addcmul(self.one, distance, distance, value=-inverse), min=0.0)
         square = inside * inside
         envelope = (square * inside).unsqueeze(-1)  # (N, K, 1)
-        envelope_slope = (-6.0 * square * scaled).unsqueeze(-1)
+        envelope_slope = (square * distance).unsqueeze(-1)  # times -6 / rc^2
         phase = distance.unsqueeze(-1) * self.frequencies
         sine = torch.sin(phase)
-        slopes = torch.cos(phase) * (self.frequencies * envelope) + sine * envelope_slope
-        return sine * envelope, slopes
+        slopes = torch.cos(phase) * (self.frequencies * envelope)
+        return sine * envelope, torch.addcmul(slopes, sine, envelope_slope, value=-6.0 * inverse)
 
     def components(self, unit: Tensor) -> Tensor:
         """Return 1, u and u (x) u of the unit vectors (N, 3, K), (N, 10, K).
@@ -87,7 +91,7 @@ class MomentsStudent(StudentNetwork):
     def along_vectors(self, component_slope: Tensor, unit: Tensor) -> Tensor:
         """Derivative by the components (N, 10, K) -> by the unit vectors (N, 3, K)."""
         _, vector, diagonal, beside = component_slope.split([1, 3, 3, 3], dim=1)
-        return vector + 2.0 * diagonal * unit + self.beside.times(beside, unit)
+        return torch.addcmul(self.beside.times(beside, unit) + vector, diagonal, unit, value=2.0)
 
     def sources_of(self, k: int, feature: Tensor, species: Tensor) -> Tensor:
         """Weight of each atom as a neighbour in interaction k, by its element and features, (M, C)."""
@@ -118,8 +122,8 @@ class MomentsStudent(StudentNetwork):
         across = vectors.transpose(1, 2).contiguous()  # (N, 3, K)
         distance = (across * across).sum(1).sqrt()  # (N, K); vector_norm takes ten times as long
         unit = across / distance.unsqueeze(1)
-        parameters = self.prior.pair_parameters(neighbours, central, species)  # (9, N, K)
-        seen, bend = self.seen_distance(distance, parameters[8])
+        parameters = self.prior.pair_parameters(neighbours, central, species)  # (10, N, K)
+        seen, bend = self.seen_distance(distance, parameters)
         values, slopes = self.radial_functions(seen)
         radial = self.radial * self.amplitudes  # (R, C * T)
         parts = torch.matmul(values, radial).split(self.channels, dim=-1)  # T of (N, K, C)
@@ -151,9 +155,9 @@ class MomentsStudent(StudentNetwork):
         distance_slope = (torch.matmul(radial_slope, radial.t()) * slopes).sum(-1) * bend
         scale = self.energy_scale_eV.to(distance.dtype)
         unit_slope = self.along_vectors(component_slope, unit) * (scale / distance).unsqueeze(1)
-        along = distance_slope * scale + repulsion_slope
+        along = torch.addcmul(repulsion_slope, distance_slope, scale)
         rest = along.unsqueeze(1) - (unit_slope * unit).sum(1, keepdim=True)
-        gradients = (unit_slope + rest * unit).transpose(1, 2).contiguous()  # (N, K, 3)
+        gradients = torch.addcmul(unit_slope, rest, unit).transpose(1, 2).contiguous()  # (N, K, 3)
         return energy, gradients, feature, repulsion.sum(dim=1)
 
     def pull_back(
@@ -222,7 +226,7 @@ class MomentsStudent(StudentNetwork):
         """Centre and scale every layer's invariants on a sample of the data."""
         distance = (vectors * vectors).sum(-1).sqrt()
         central = species[: vectors.shape[0]]
-        seen, _ = self.seen_distance(distance, self.prior.pair_parameters(neighbours, central, species)[8])
+        seen, _ = self.seen_distance(distance, self.prior.pair_parameters(neighbours, central, species))
         radial = self.radial * self.amplitudes
         parts = torch.matmul(self.radial_functions(seen)[0], radial).split(self.channels, dim=-1)
         components = self.components((vectors / distance.unsqueeze(-1)).transpose(1, 2))

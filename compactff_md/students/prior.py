@@ -42,16 +42,19 @@ class ZBLRepulsion(nn.Module):
         strength = 0.5 * COULOMB_EV_A * z * z[:, None]
         amplitudes = strength.unsqueeze(-1) * torch.tensor(ZBL_COEFFICIENTS, dtype=torch.float64)
         reach = SWITCH_FRACTION * (radii + radii[:, None])
-        # One column a pair of species: four exponents, four amplitudes, 1 / r_s; kept in float32 or 64.
-        table = torch.cat([-exponents, amplitudes, reach.reciprocal().unsqueeze(-1)], dim=-1)  # (S, S, 9)
+        # One column a pair of species: four exponents, four amplitudes, 1 / r_s, r_s; in float32 or 64.
+        ends = torch.stack([reach.reciprocal(), reach], dim=-1)
+        table = torch.cat([-exponents, amplitudes, ends], dim=-1)  # (S, S, 10)
         self.num_species = len(numbers)
+        self.one: Tensor
         self.table: Tensor
+        self.register_buffer("one", torch.ones(()), persistent=False)
         self.register_buffer(
             "table", table.flatten(0, 1).t().contiguous().float(), persistent=False
-        )  # (9, S * S)
+        )  # (10, S * S)
 
     def pair_parameters(self, neighbours: Tensor, central: Tensor, species: Tensor) -> Tensor:
-        """Columns of the table for every pair, shape (9, N, K); constant while the neighbours are.
+        """Columns of the table for every pair, shape (10, N, K); constant while the neighbours are.
 
         ``central`` are the species (N,) of the atoms whose neighbours these are, ``species`` those of all.
         """
@@ -60,16 +63,18 @@ class ZBLRepulsion(nn.Module):
 
     def energy_and_slope(self, distance_A: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Half pair energies and their derivatives by distance, both of shape (N, K), in eV and eV/A."""
-        exponents, amplitudes, reach = parameters.split([4, 4, 1])
+        exponents, amplitudes, inverse_reach, _ = parameters.split([4, 4, 1, 1])
+        inverse_reach = inverse_reach.squeeze(0)
         screened = torch.exp(exponents * distance_A) * amplitudes  # (4, N, K)
         inverse = distance_A.reciprocal()
-        scaled = distance_A * reach[0]
-        switch = torch.clamp(1.0 - scaled * scaled, min=0.0)
+        scaled = distance_A * inverse_reach
+        switch = torch.clamp(torch.addcmul(self.one, scaled, scaled, value=-1.0), min=0.0)
         screening = screened.sum(0) * inverse
         decay = (screened * exponents).sum(0) * inverse
         square = switch * switch
         energy = screening * square * switch
-        slope = square * (switch * (decay - screening * inverse) - 6.0 * screening * scaled * reach[0])
+        inner = switch * (decay - screening * inverse)
+        slope = square * torch.addcmul(inner, screening * scaled, inverse_reach, value=-6.0)
         return energy, slope
 
     def forward(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ RADIUS_A = 0.9 * 2 * covalent_radii[atomic_numbers["C"]]
 
 
 def seen(network, distance):
-    reach = network.prior.table[8].to(distance.dtype)[0].expand_as(distance)
+    reach = network.prior.table[:, :1].to(distance.dtype).unsqueeze(-1).expand(-1, *distance.shape)
     return network.seen_distance(distance, reach)
 
 
