@@ -1,7 +1,7 @@
 """Every figure of the documents: ``make bench``, or ``python -m compactff_md.training.bench PART``.
 
-Prints Markdown tables and writes them with their numbers into runs/bench. Parts: speed and lammps (five
-and ten minutes), aspirin and bakeoff, which train (half an hour each, with two jobs). What is trained
+Prints Markdown tables and writes them with their numbers into runs/bench. Parts: speed and lammps (six
+and twenty minutes), aspirin and bakeoff, which train (half an hour each, with two jobs). What is trained
 already is not trained again: remove the out folder to start anew.
 """
 
@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from compactff_md.files import write_json, write_text
+from compactff_md.students import SIZES
 from compactff_md.training.bakeoff import bakeoff
 from compactff_md.training.bench_aspirin import aspirin
 from compactff_md.training.bench_lammps import against_bare, against_teacher
@@ -63,7 +65,8 @@ def architectures(arguments: argparse.Namespace) -> None:
 
 def lammps(arguments: argparse.Namespace) -> None:
     """Cost of LAMMPS beside the student; it wants ``make lammps`` first and two idle cores."""
-    show("lammps: NVE of water, float32, one thread a rank", against_bare(), arguments.out)
+    rows = against_bare(arguments.sizes, lambda row: print(row, file=sys.stderr, flush=True))
+    show("lammps: NVE of water, float32, one thread a rank", rows, arguments.out)
     rows = against_teacher()
     if rows:
         show("lammps teacher: SevenNet 7net-0 through ASE on the same box", rows, arguments.out)
@@ -81,6 +84,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, default=2, help="runs at a time, one core each (aspirin, bakeoff)"
     )
+    parser.add_argument("--sizes", nargs="+", default=SIZES, choices=SIZES, help="of students, for lammps")
     parser.add_argument("--structure", type=Path, default=Path("openmm/aspirin.xyz"), help="for aspirin")
     parser.add_argument("--time-ps", type=float, default=100.0, help="of NVE (aspirin)")
     parser.add_argument("--train", type=Path, default=DATA / "ethanol_train.xyz.gz", help="for bakeoff")

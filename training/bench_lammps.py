@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,20 @@ STEPS = {1536: 40, 12288: 10}
 ROUNDS = 3
 
 
-def against_bare(sizes: tuple[str, ...] = SIZES) -> list[dict[str, Any]]:
-    """Rows of the table: bare student, LAMMPS on one rank and on two, and what the adapter adds."""
+def against_bare(
+    sizes: Sequence[str] = SIZES, told: Callable[[dict[str, Any]], None] = lambda row: None
+) -> list[dict[str, Any]]:
+    """Rows of the table: bare student, LAMMPS on one rank and on two, and what the adapter adds.
+
+    ``told`` gets each row when it is measured.
+    """
     found = find_lammps()
     rows = []
     for size in reversed(sizes):
         for atoms in REPEATS:
             with tempfile.TemporaryDirectory() as folder:
                 rows.append({"size": size, "atoms": atoms, **_measure(found, size, atoms, Path(folder))})
+                told(rows[-1])
     return rows
 
 
