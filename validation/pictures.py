@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from compactff_md.engines.molecules import find_molecules
 from compactff_md.structure import Structure
 
 MOST_POINTS = 20_000
@@ -45,6 +46,9 @@ def errors_on_structure(structure: Structure, errors_meV_per_A: np.ndarray) -> F
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     flat = centred @ axes.T if len(centred) > 2 else centred
     order = np.argsort(flat[:, 2])
+    bonds = np.zeros((0, 2), dtype=int) if structure.pbc.any() else find_molecules(structure).bonds
+    for i, j in bonds:
+        panel.plot(flat[[i, j], 0], flat[[i, j], 1], color="0.6", linewidth=2.0, zorder=0)
     sizes = 700 * covalent_radii[structure.numbers] / max(1.0, len(structure) / 25)
     points = panel.scatter(
         flat[order, 0], flat[order, 1], s=sizes[order], c=errors_meV_per_A[order], cmap="viridis",
