@@ -35,6 +35,7 @@ LABELS_FILE = "labels.json"
 CLOCK_SECONDS = 5.0
 LABELLING_SHARE = 0.5  # of `minutes`
 FEWEST_FRAMES = 10
+SHORT_CHAIN = 3  # frames, of which none alone is worth holding out
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def _collect(config: DistillConfig, plan: Plan, folder: Path, out: Path, totals:
         if spec.purpose != "train":
             frames[spec.purpose] += chain
             continue
-        held = _held_out(chain, config, spec)
+        held = held_out(chain, config.sampling.valid_fraction, spec)
         frames["train"] += [atoms for k, atoms in enumerate(chain) if k not in held]
         frames["valid"] += [chain[k] for k in sorted(held)]
     if config.sampling.steps:
@@ -256,13 +257,17 @@ def drop_copies(frames: dict[str, list[ase.Atoms]]) -> None:
         frames[purpose] = kept
 
 
-def _held_out(chain: list[ase.Atoms], config: DistillConfig, spec: ChainSpec) -> set[int]:
-    """The end of a trajectory, or a random part of given structures."""
-    count = round(config.sampling.valid_fraction * len(chain)) or int(len(chain) > 3)
+def held_out(chain: list[ase.Atoms], valid_fraction: float, spec: ChainSpec) -> set[int]:
+    """The end of a trajectory, or a random part of given structures; of short chains some as a whole."""
+    rng = np.random.default_rng([*spec.seed, *spec.members[:1]])
+    count = round(valid_fraction * len(chain))
+    if not count and len(chain) > SHORT_CHAIN:
+        count = 1
+    if not count:
+        return set(range(len(chain))) if rng.random() < valid_fraction else set()
     if spec.walk == "md":
         return set(range(len(chain) - count, len(chain)))
-    order = np.random.default_rng([*spec.seed, *spec.members[:1]]).permutation(len(chain))
-    return set(order[:count].tolist())
+    return set(rng.permutation(len(chain))[:count].tolist())
 
 
 def read_labels(out: Path) -> Labels:
