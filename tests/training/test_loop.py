@@ -56,7 +56,7 @@ def test_stress_is_learned(copper_frames, quick_config, tmp_path):
     from compactff_md.training.dataset import load_sets
     from compactff_md.training.metrics import compare, summary
 
-    config = quick_config(steps=150, batch_size=4)
+    config = quick_config(steps=250, batch_size=4)
     sets = load_sets([copper_frames[:10]], copper_frames[10:], config)
     before = summary(compare(train(quick_config(steps=1), *sets, tmp_path / "a").network, sets[0].frames))
     after = summary(compare(train(config, *sets, tmp_path / "b").network, sets[0].frames))
