@@ -64,7 +64,9 @@ def test_a_folder_of_a_training_is_enough(student):
 
 
 def test_nothing_to_load(tmp_path):
-    with pytest.raises(CompactFFError, match=r"no student 'aspirin'.*come with the package are: .*organic-tiny"):
+    with pytest.raises(
+        CompactFFError, match=r"no student 'aspirin'.*come with the package are: .*organic-tiny"
+    ):
         load("aspirin")
     with pytest.raises(CompactFFError, match=r"holds no student\.safetensors"):
         load(tmp_path)
