@@ -9,14 +9,13 @@ import json
 from pathlib import Path
 
 import ase.io
+import demo
 import numpy as np
-from demo import simulate
 from rich.console import Console
 from rich.table import Table
 
 from compactff_md import Student, load
 from compactff_md.engines.md_log import read_log
-from compactff_md.engines.md_settings import MDSettings
 from compactff_md.engines.openmm_md import MDResult
 from compactff_md.files import write_json
 from compactff_md.training.config import DistillConfig
@@ -34,16 +33,7 @@ DISTIL = DistillConfig(
     size="ultra-tiny",
     minutes=6.0,
 )
-DYNAMICS = MDSettings(
-    ensemble="nve",
-    temperature_K=300.0,
-    timestep_fs=0.5,
-    time_ps=10.0,
-    force="torchforce",
-    minimise=True,
-    equilibration_ps=2.0,
-    report_interval=20,
-)
+DYNAMICS = demo.DYNAMICS.model_copy(update={"time_ps": 10.0})
 
 console = Console(stderr=True, highlight=False)
 
@@ -95,7 +85,7 @@ def main() -> None:
         distilled = distill(DISTIL, OUT / "student", reporter)
     student = load(distilled.student)
     exported = student.export(OUT / "aspirin.pt", format="torchscript")
-    dynamics = simulate(ase.io.read(HERE / "aspirin.xyz"), student, DYNAMICS, OUT / "nve")
+    dynamics = demo.simulate(ase.io.read(HERE / "aspirin.xyz"), student, DYNAMICS, OUT / "nve")
     if not dynamics.completed:
         console.print("Interrupted; the same command goes on from here.")
         raise SystemExit(130)

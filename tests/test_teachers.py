@@ -26,8 +26,11 @@ def without(monkeypatch):
     return hide
 
 
-def stub(monkeypatch, name, **content):
-    """Put a small module with the real one's names in place of a teacher's package."""
+def replaced(monkeypatch, name, **content):
+    """Put a small module in the place of a package, to see what it would be told.
+
+    What the real ones say is in test_networks_with_their_weights_for_real, where they are installed.
+    """
     parts = name.split(".")
     for end in range(1, len(parts) + 1):
         partial = ".".join(parts[:end])
@@ -136,7 +139,7 @@ def test_sevennet_tells_its_elements(monkeypatch):
     class Net(Told):
         type_map = {1: 0, 8: 1}  # noqa: RUF012
 
-    stub(monkeypatch, "sevenn.calculator", SevenNetCalculator=Net)
+    replaced(monkeypatch, "sevenn.calculator", SevenNetCalculator=Net)
     teacher = create_teacher("sevennet-0", device="cpu")
     assert teacher.calculator().told == (("7net-0",), {"device": "cpu"})
     with pytest.raises(CompactFFError, match="does not know C; it knows H, O"):
@@ -144,7 +147,7 @@ def test_sevennet_tells_its_elements(monkeypatch):
 
 
 def test_chgnet_is_for_crystals(monkeypatch):
-    stub(monkeypatch, "chgnet.model.dynamics", CHGNetCalculator=Told)
+    replaced(monkeypatch, "chgnet.model.dynamics", CHGNetCalculator=Told)
     teacher = create_teacher("chgnet", device="cpu")
     assert teacher.calculator().told == ((), {"use_device": "cpu"})
     teacher.check(bulk("Cu"))
@@ -156,7 +159,7 @@ def test_mace_takes_a_file_and_records_its_checksum(monkeypatch, tmp_path):
     class Mace(Told):
         z_table = types.SimpleNamespace(zs=[1, 6])
 
-    stub(monkeypatch, "mace.calculators", MACECalculator=Mace)
+    replaced(monkeypatch, "mace.calculators", MACECalculator=Mace)
     with pytest.raises(CompactFFError, match="no such MACE model"):
         create_teacher(f"mace:{tmp_path / 'none'}")
     model = tmp_path / "mace.model"
@@ -171,7 +174,7 @@ def test_mace_takes_a_file_and_records_its_checksum(monkeypatch, tmp_path):
     ("loaded", "place"), [("model", "calculator"), (("model", "adapter"), "inference.calculator")]
 )
 def test_orb_of_old_and_new_releases(monkeypatch, loaded, place):
-    stub(monkeypatch, f"orb_models.forcefield.{place}", ORBCalculator=Told)
+    replaced(monkeypatch, f"orb_models.forcefield.{place}", ORBCalculator=Told)
     pretrained = types.SimpleNamespace(orb_v2=lambda device: loaded)
     monkeypatch.setattr(sys.modules["orb_models.forcefield"], "pretrained", pretrained, raising=False)
     monkeypatch.setattr(teachers, "_installed", lambda module: module in f"orb_models.forcefield.{place}")

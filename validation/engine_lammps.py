@@ -8,9 +8,16 @@ from pathlib import Path
 import ase
 import numpy as np
 from ase import units
-from ase.calculators.lammps import Prism
 
-from compactff_md.engines.lammps_deck import DATA, DECK, STUDENT, data_text, deck_facts, lammps_frame
+from compactff_md.engines.lammps_deck import (
+    DATA,
+    DECK,
+    STUDENT,
+    data_text,
+    deck_facts,
+    lammps_frame,
+    lammps_rotation,
+)
 from compactff_md.engines.lammps_installation import find_lammps
 from compactff_md.engines.lammps_run import command_of, read_plan, run_deck
 from compactff_md.engines.lammps_settings import DeckSettings
@@ -44,7 +51,8 @@ class LAMMPSEngine:
     Raises
     ------
     CompactFFError
-        When running, where no LAMMPS is found or it fails before the first step.
+        Where no LAMMPS is found, it has no ML-IAP, or it fails on a single point; a run that fails says so
+        in its ``failure``.
     """
 
     name = "lammps"
@@ -87,7 +95,7 @@ class LAMMPSEngine:
     def _still(self, structure: Structure) -> tuple[float, np.ndarray, np.ndarray]:
         """Energy, forces and virial of atoms at rest, in the structure's frame."""
         atoms = structure.to_ase()
-        rotation = Prism(lammps_box(atoms), atoms.pbc).rot_mat
+        rotation = lammps_rotation(atoms)
         text = "\n".join([*_output(1), "run 0"])
         with tempfile.TemporaryDirectory() as folder:
             failure = self._execute(Path(folder), atoms, text, None)
@@ -125,11 +133,6 @@ class LAMMPSEngine:
             return ""
         errors = [line for line in said if "ERROR" in line or "Error" in line]
         return (errors or said or [f"exit code {code}"])[-1].strip()
-
-
-def lammps_box(atoms: ase.Atoms) -> np.ndarray:
-    """The cell that LAMMPS gets, before it is turned; for free atoms along the axes."""
-    return atoms.cell.array if atoms.pbc.all() else np.eye(3)
 
 
 def _output(every: int) -> list[str]:
@@ -218,16 +221,15 @@ def _run(
         failure = f"at step {max(0, count - 1) * task.every}: {failure}"
     if not count:
         frames, rows = np.zeros((1, len(structure), 9)), np.full((1, len(COLUMNS)), np.nan)
-        frames[0, :, :3], count = structure.positions_A, 1
-    shift = np.zeros(3)
-    free = ~structure.pbc
-    shift[free] = (lammps_frame(atoms).positions[0] - atoms.positions[0])[free]
+        frames[0, :, :3], count = lammps_frame(atoms).positions, 1
+    rotation = lammps_rotation(atoms)
+    origin = lammps_frame(atoms).positions[0] - atoms.positions[0] @ rotation
     return Run(
         time_ps=np.arange(count) * task.every * task.timestep_fs / 1000.0,
         potential_eV=rows[:, 1],
         kinetic_eV=rows[:, 2],
-        positions_A=frames[..., :3] - shift,
-        velocities_A_per_fs=frames[..., 3:6] / 1000.0,
+        positions_A=(frames[..., :3] - origin) @ rotation.T,
+        velocities_A_per_fs=frames[..., 3:6] @ rotation.T / 1000.0,
         numbers=structure.numbers,
         cell_A=np.repeat(structure.cell_A[None], count, axis=0),
         pbc=structure.pbc,
@@ -237,5 +239,5 @@ def _run(
         dof=dof,
         engine=engine,
         failure=failure,
-        forces_eV_per_A=frames[..., 6:],
+        forces_eV_per_A=frames[..., 6:] @ rotation.T,
     )

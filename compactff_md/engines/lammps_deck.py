@@ -144,11 +144,22 @@ def data_text(atoms: ase.Atoms, elements: list[str], units: str) -> str:
 
 def lammps_frame(atoms: ase.Atoms) -> ase.Atoms:
     """A copy as LAMMPS has it: the cell turned below the diagonal, and a box around free atoms."""
+    atoms = _boxed(atoms)
+    _turn(atoms)
+    return atoms
+
+
+def lammps_rotation(atoms: ase.Atoms) -> np.ndarray:
+    """What turns rows of vectors into the frame of :func:`lammps_frame`, shape (3, 3)."""
+    return np.array(Prism(_boxed(atoms).cell.array, atoms.pbc).rot_mat)
+
+
+def _boxed(atoms: ase.Atoms) -> ase.Atoms:
+    """A copy with a box around free atoms."""
     atoms = atoms.copy()
     for axis in np.flatnonzero(~atoms.pbc):
         if not atoms.cell.cellpar()[axis] or not atoms.pbc.any():
             _give_side(atoms, int(axis))
-    _turn(atoms)
     return atoms
 
 

@@ -3,7 +3,7 @@
 import torch
 from ase.data import atomic_numbers, covalent_radii
 
-from compactff_md.students import create, rebuild
+from compactff_md.students import SIZES, create, rebuild
 
 RADIUS_A = 0.9 * 2 * covalent_radii[atomic_numbers["C"]]
 
@@ -40,3 +40,10 @@ def test_students_without_a_core_see_the_distance():
     distance = torch.tensor([[0.01, 0.5, 2.0]])
     value, slope = seen(plain, distance)
     assert torch.equal(value, distance) and bool((slope == 1).all())
+
+
+def test_every_preset_has_a_core_and_learns_what_is_smooth_first():
+    for size in SIZES:
+        for architecture in ("moments", "moments-local"):
+            known = create(size, ["C", "H"], architecture=architecture).hyperparameters
+            assert (known["decay"], known["core"]) == (2, 90)

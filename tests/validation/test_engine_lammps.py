@@ -34,7 +34,16 @@ def crystal():
     return Structure.from_ase(atoms)
 
 
-@pytest.mark.parametrize("structure", [ethanol(), crystal()], ids=["molecule", "triclinic"])
+def turned():
+    """The crystal in a frame that LAMMPS does not take."""
+    atoms = crystal().to_ase()
+    atoms.rotate(40, (1, 2, 3), rotate_cell=True)
+    return Structure.from_ase(atoms)
+
+
+@pytest.mark.parametrize(
+    "structure", [ethanol(), crystal(), turned()], ids=["molecule", "triclinic", "turned"]
+)
 def test_energy_forces_and_virial_are_those_of_ase_in_the_structures_frame(student, structure):
     engine = make_engine("lammps", subject_of(student), "float64")
     atoms = structure.to_ase()
@@ -48,10 +57,10 @@ def test_energy_forces_and_virial_are_those_of_ase_in_the_structures_frame(stude
         assert engine.virial(structure) == pytest.approx(expected, abs=1e-5)
 
 
-def test_dynamics_from_the_same_start_are_the_same(student):
-    structure = ethanol()
+@pytest.mark.parametrize("structure", [ethanol(), turned()], ids=["molecule", "turned"])
+def test_dynamics_from_the_same_start_are_the_same(student, structure):
     rng = np.random.default_rng(0)
-    velocities = at_rest_at(structure, rng.normal(size=(9, 3)), 300.0)
+    velocities = at_rest_at(structure, rng.normal(size=(len(structure), 3)), 300.0)
     start = State(structure.positions_A + 0.1, velocities)
     task = Task("nve", 300.0, 0.5, 40, 10, 1)
     ticks = []
