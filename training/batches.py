@@ -58,7 +58,6 @@ class FrameStore:
         self.with_stress = any(frame.stress_eV_per_A3 is not None for frame in frames)
         numbers = torch.from_numpy(np.concatenate([frame.structure.numbers for frame in frames]))
         self.species = network.species_of(numbers.to(network.atomic_numbers.device)).to(device)
-        self.least_width = 1
         self._keep_labels(frames)
         self._keep_pairs(frames, network.cutoff_A)
 
@@ -88,10 +87,6 @@ class FrameStore:
         self.counts = torch.from_numpy(counts).to(self.device)  # (all atoms,)
         self.starts = torch.from_numpy(np.cumsum(counts) - counts).to(self.device)
 
-    def pad_to_widest(self) -> None:
-        """Make every batch as wide as the widest frame, so that equal numbers of atoms give equal shapes."""
-        self.least_width = int(self.widths.max())
-
     def batch(self, chosen: np.ndarray) -> Batch:
         """Put frames together; ``chosen`` holds their indices, shape (F,)."""
         sizes = self.sizes[chosen]
@@ -99,7 +94,7 @@ class FrameStore:
         shift = self.first_atom[chosen] - (np.cumsum(sizes) - sizes)
         host = np.stack([rows + np.repeat(shift, sizes), np.repeat(np.arange(len(chosen)), sizes)])
         atoms, frame_of_atom = torch.from_numpy(host).to(self.device)
-        vectors, neighbours = self._rows(atoms, max(self.least_width, int(self.widths[chosen].max())))
+        vectors, neighbours = self._rows(atoms, int(self.widths[chosen].max()))
         frames = torch.from_numpy(chosen).to(self.device)
         return Batch(
             vectors,
@@ -151,14 +146,21 @@ def epoch_batches(
     epoch: int,
     rank: int = 0,
     world: int = 1,
+    classes: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """Shuffled batches of one epoch for one of ``world`` processes; the same for the same arguments.
 
     Batches lie round robin over the processes, so that all have equally many; with several processes
-    the last few batches of an epoch may be left out.
+    the last few batches of an epoch may be left out. Frames of different ``classes`` (N,) never meet.
     """
-    order = np.random.default_rng([seed, 2, epoch]).permutation(len(sizes))
-    batches = _fill(order, sizes, batch_size, batch_atoms)
+    random = np.random.default_rng([seed, 2, epoch])
+    order = random.permutation(len(sizes))
+    if classes is None:
+        batches = _fill(order, sizes, batch_size, batch_atoms)
+    else:
+        groups = [order[classes[order] == c] for c in np.unique(classes)]
+        batches = [batch for group in groups for batch in _fill(group, sizes, batch_size, batch_atoms)]
+        random.shuffle(batches)
     if len(batches) < world:
         batches = [batches[k % len(batches)] for k in range(world)]
     return batches[rank : len(batches) - len(batches) % world : world] if world > 1 else batches

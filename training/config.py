@@ -68,7 +68,8 @@ class TrainConfig(BaseModel):
         weight rises from the first to the second value between 60% and 90% of the run.
     compile
         "always" compiles the training step with torch.compile, "never" does not, "auto" does where it pays:
-        frames of one size, and at least 4 minutes or 10,000 steps.
+        from 4 minutes or 10,000 steps for each of the at most four shapes of batches. Frames of different
+        sizes are then batched by atoms: as many as ``batch_size`` frames have on average.
     isolated_energies_eV
         Energy of each element's isolated atom, or the name of a file with one-atom frames; these outrank
         one-atom frames in the data.

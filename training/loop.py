@@ -25,6 +25,7 @@ from compactff_md.training.metrics import compare, energy_errors, force_errors
 from compactff_md.training.optimiser import Optimiser
 from compactff_md.training.preparation import create_network, prepare_network, torch_settings
 from compactff_md.training.progress import Reporter
+from compactff_md.training.shapes import Shapes, choose_shapes
 
 CHECKPOINT = "checkpoint.pt"
 SAMPLE_FRAMES = 64  # for the data-dependent start of the network
@@ -116,8 +117,11 @@ class Trainer:
         self._restore_or_start()
         self.started = time.monotonic() - self.state.elapsed_s
         self.evaluate: Evaluate = self.network.energies_and_gradients
-        if not self.state.finished and wants_compilation(config, network, self.store):
-            self._compile()
+        self.shapes = self._choose_shapes(network)
+        if self.shapes is not None and not self.state.finished:
+            self.reporter.start("compiling the training step", 1.0)
+            self.evaluate = CompiledEvaluation(self.network, self.shapes, config.dtype, self.reporter)
+            self.reporter.finish()
         self.squares = torch.zeros((), device=team.device)
         self.squares_count = 0
 
@@ -142,15 +146,11 @@ class Trainer:
             self.average.vector.copy_(content["average"])
         self.team.wait()
 
-    def _compile(self) -> None:
-        self.reporter.start("compiling the training step", 1.0)
-        self.store.pad_to_widest()
-        frames = min(
-            self.config.batch_size, len(self.store), self.config.batch_atoms // int(self.store.sizes[0])
-        )
-        sample = self.store.batch(np.arange(max(1, frames)))
-        self.evaluate = CompiledEvaluation(self.network, sample, self.reporter)
-        self.reporter.finish()
+    def _choose_shapes(self, network: StudentNetwork) -> Shapes | None:
+        """Of the batches, where the step is to be compiled."""
+        config, store = self.config, self.store
+        shapes = choose_shapes(store.sizes, store.widths, config.batch_size, config.batch_atoms)
+        return shapes if wants_compilation(config, network, shapes) else None
 
     def _load_weights(self, content: dict) -> None:
         try:
@@ -185,16 +185,13 @@ class Trainer:
         return self._result()
 
     def _rest_of_epoch(self) -> list[np.ndarray]:
-        config, team = self.config, self.team
-        batches = epoch_batches(
-            self.store.sizes,
-            config.batch_size,
-            config.batch_atoms,
-            config.seed,
-            self.state.epoch,
-            team.rank,
-            team.world,
-        )
+        config, team, store = self.config, self.team, self.store
+        plan = config.seed, self.state.epoch, team.rank, team.world
+        if self.shapes is None:
+            batches = epoch_batches(store.sizes, config.batch_size, config.batch_atoms, *plan)
+        else:  # as many frames as the rows hold
+            classes = self.shapes.classes(store.widths)
+            batches = epoch_batches(store.sizes, len(store), self.shapes.rows, *plan, classes)
         self.batches_per_epoch = len(batches)
         self.progress = self._progress()
         return batches[self.state.position :]

@@ -102,3 +102,12 @@ def test_processes_share_the_batches_of_one_with_larger_batches():
 def test_few_frames_are_enough_for_many_processes():
     parts = [epoch_batches(np.array([3]), 4, 100, 0, 0, rank=r, world=3) for r in range(3)]
     assert all(len(part) == 1 for part in parts)
+
+
+def test_classes_never_meet_in_a_batch():
+    sizes, classes = np.arange(1, 41), np.arange(40) % 3
+    batches = epoch_batches(sizes, 40, 100, seed=0, epoch=1, classes=classes)
+    assert sorted(np.concatenate(batches)) == list(range(40))
+    assert all(len(set(classes[batch])) == 1 and sizes[batch].sum() <= 100 for batch in batches)
+    first = [int(classes[batch[0]]) for batch in batches]
+    assert first != sorted(first)

@@ -6,6 +6,7 @@ from compactff_md.training.batches import FrameStore
 from compactff_md.training.compiled import CompiledEvaluation, wants_compilation
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.progress import Reporter
+from compactff_md.training.shapes import Shapes
 
 
 class Notes(Reporter):
@@ -29,20 +30,34 @@ def gradients_of(network, evaluate, batch):
     return [p.grad.clone() for p in network.parameters() if p.grad is not None]
 
 
+def store_of(frames, network):
+    return FrameStore(frames, network, torch.device("cpu"), torch.float32)
+
+
 def test_compiled_equals_eager_also_in_the_derivative_by_the_weights(ethanol_sets):
     network = small_network()
-    store = FrameStore(ethanol_sets[0].frames[:6], network, torch.device("cpu"), torch.float32)
-    store.pad_to_widest()
-    full, rest = (store.batch(torch.arange(n).numpy()) for n in (4, 2))
+    store = store_of(ethanol_sets[0].frames[:6], network)
+    shapes = Shapes(rows=36, widths=(7, 8))
     notes = Notes()
-    evaluate = CompiledEvaluation(network, full, notes)
+    evaluate = CompiledEvaluation(network, shapes, "float32", notes)
     assert evaluate.compiled is not None and not notes.notes
     assert all(p.grad is None or not p.grad.any() for p in network.parameters())
-    for batch in (full, rest):
+    evaluate.network = None  # were it asked, that would show
+    for count in (4, 2):
+        batch = store.batch(torch.arange(count).numpy())
+        assert shapes.room_for(*batch.neighbours.shape) == (36, 8)
         mine = gradients_of(network, evaluate, batch)
         expected = gradients_of(network, network.energies_and_gradients, batch)
         for a, b in zip(mine, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()) + 1e-6)
+
+
+def test_a_batch_that_no_shape_holds_goes_without(ethanol_sets):
+    network = small_network()
+    evaluate = CompiledEvaluation(network, Shapes(rows=9, widths=(8,)), "float32", Notes())
+    batch = store_of(ethanol_sets[0].frames[:2], network).batch(torch.arange(2).numpy())
+    energies, gradients = evaluate(batch.vectors, batch.neighbours, batch.species)
+    assert energies.shape == (18,) and gradients.shape == batch.vectors.shape
 
 
 def test_a_compiler_that_fails_is_told_and_done_without(ethanol_sets, monkeypatch):
@@ -50,20 +65,19 @@ def test_a_compiler_that_fails_is_told_and_done_without(ethanol_sets, monkeypatc
         raise RuntimeError("no C++ compiler\nat all")
 
     monkeypatch.setattr(torch, "compile", broken)
-    network = small_network()
-    store = FrameStore(ethanol_sets[0].frames[:2], network, torch.device("cpu"), torch.float32)
-    batch, notes = store.batch(torch.arange(2).numpy()), Notes()
-    evaluate = CompiledEvaluation(network, batch, notes)
+    network, notes = small_network(), Notes()
+    batch = store_of(ethanol_sets[0].frames[:2], network).batch(torch.arange(2).numpy())
+    evaluate = CompiledEvaluation(network, Shapes(rows=18, widths=(8,)), "float32", notes)
     assert notes.notes == ["torch.compile does not work here (no C++ compiler); training goes on without it"]
     assert len(gradients_of(network, evaluate, batch)) > 5
 
 
-def test_it_is_used_where_it_pays(ethanol_sets):
-    network = small_network()
-    store = FrameStore(ethanol_sets[0].frames[:3], network, torch.device("cpu"), torch.float32)
-    assert wants_compilation(TrainConfig(minutes=5), network, store)
-    assert not wants_compilation(TrainConfig(minutes=1), network, store)
-    assert not wants_compilation(TrainConfig(steps=100), network, store)
-    assert wants_compilation(TrainConfig(steps=100, compile="always"), network, store)
+def test_it_is_used_where_it_pays():
+    network, one, two = small_network(), Shapes(9, (8,)), Shapes(90, (8, 20))
+    assert wants_compilation(TrainConfig(minutes=5), network, one)
+    assert not wants_compilation(TrainConfig(minutes=5), network, two)
+    assert wants_compilation(TrainConfig(minutes=9), network, two)
+    assert not wants_compilation(TrainConfig(steps=100), network, one)
+    assert wants_compilation(TrainConfig(steps=100, compile="always"), network, two)
     network.needs_autograd = True
-    assert not wants_compilation(TrainConfig(minutes=5), network, store)
+    assert not wants_compilation(TrainConfig(minutes=5), network, one)
