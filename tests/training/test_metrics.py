@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.collections import g2
 
 from compactff_md import students
 from compactff_md.structure import Structure
@@ -46,8 +47,26 @@ def test_energies_are_compared_up_to_a_constant_a_composition():
         ["H2O", "H2O", "CH4", "CH4"], [-14.0, -13.9, -24.0, -23.7], [-13.0, -12.9, -26.0, -25.6]
     )
     errors = energy_errors(result)
-    assert errors["rmse_meV_per_atom"] == pytest.approx(1e3 * (2 * (0.05 / 5) ** 2 / 4) ** 0.5)
+    # Two deviations of 0.05 eV from the mean of two: 0.05 sqrt(2) from what the mean stands for.
+    assert errors["rmse_meV_per_atom"] == pytest.approx(1e3 * (2 * 2 * (0.05 / 5) ** 2 / 4) ** 0.5)
     assert errors["rmse_absolute_meV_per_atom"] > 300
+
+
+def test_a_constant_a_composition_hides_no_error():
+    rng = np.random.default_rng(1)
+    distinct = list({molecule(name).get_chemical_formula(): name for name in g2.names}.values())
+    names = 3 * distinct
+    sizes = np.array([len(molecule(name)) for name in names])
+    exact, noise = rng.normal(size=(2, len(names)))
+    errors = energy_errors(comparison(names, list(exact), list(exact + 0.01 * sizes * noise)))
+    assert len(distinct) > 100 and errors["rmse_meV_per_atom"] == pytest.approx(10.0, rel=0.1)
+
+
+def test_compositions_that_come_once_have_no_constant():
+    errors = energy_errors(comparison(["H2O", "CH4"], [-14.0, -24.0], [-13.7, -24.5]))
+    assert errors["rmse_meV_per_atom"] == errors["rmse_absolute_meV_per_atom"] == pytest.approx(100)
+    result = comparison(["H2O", "H2O", "CH4"], [-14.0, -13.9, -24.0], [-14.0, -13.9, -20.0])
+    assert energy_errors(result)["rmse_meV_per_atom"] == 0
 
 
 def test_summary_by_element_and_temperature():
