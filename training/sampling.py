@@ -16,8 +16,8 @@ from ase import units
 from ase.geometry import get_distances
 from ase.optimize import LBFGS
 
+from compactff_md.engines.cell_rescaling import log_volume_step
 from compactff_md.errors import CompactFFError
-from compactff_md.training.barostat import log_volume_step
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.labelling import Label, Labeller, TeacherFailure
 

@@ -144,11 +144,19 @@ class Campaign:
         CompactFFError
             If one ended early: nothing can be said of such a student's ensemble.
         """
-        runs = self._replicas("student", self.student_engine())
-        for run in runs:
-            if run.failure:
-                raise CompactFFError(f"the student's dynamics ended early: {run.failure}")
-        return runs
+        return self._unbroken(self._replicas("student", self.student_engine()))
+
+    def replicas_at_pressure(self) -> tuple[list[Run], list[Run]]:
+        """The teacher's and the student's dynamics at the pressure of the settings, which there must be.
+
+        Raises
+        ------
+        CompactFFError
+            If one of the student's ended early.
+        """
+        pressure = self.settings.pressure_bar
+        teacher = self._replicas("teacher-npt", self.teacher_engine(), pressure)
+        return teacher, self._unbroken(self._replicas("student-npt", self.student_engine(), pressure))
 
     def sample(self, count: int) -> list[Structure]:
         """The first structure and frames of the student's dynamics, where it has any."""
@@ -204,8 +212,17 @@ class Campaign:
         entropy = [self.settings.seed, *stream.encode(), *indices]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0] % (2**31 - 2)) + 1
 
-    def _replicas(self, who: str, engine: Engine) -> list[Run]:
+    @staticmethod
+    def _unbroken(runs: list[Run]) -> list[Run]:
+        for run in runs:
+            if run.failure:
+                raise CompactFFError(f"the student's dynamics ended early: {run.failure}")
+        return runs
+
+    def _replicas(self, who: str, engine: Engine, pressure_bar: float | None = None) -> list[Run]:
         task = self._thermal(self.settings.replica_ps, self.settings.temperature_K)
+        if pressure_bar is not None:
+            task = replace(task, ensemble="npt", pressure_bar=pressure_bar)
         return [
             self.run(f"{who}-replica-{k}", engine, replace(task, seed=self.seed(who, k)), first=k)
             for k in range(self.settings.replicas)

@@ -9,6 +9,7 @@ import numpy as np
 from ase import units
 from ase.calculators.calculator import BaseCalculator
 
+from compactff_md.engines.cell_rescaling import log_volume_step
 from compactff_md.engines.md_velocities import (
     at_rest,
     at_temperature,
@@ -122,6 +123,23 @@ class _Mover:
         self.velocities = velocities + kick * self.forces
         if not np.isfinite(self.forces).all():
             raise CompactFFError("forces are not finite")
+        if self.task.pressure_bar is not None:
+            self._rescale(self.task.pressure_bar)
+
+    def _rescale(self, pressure_bar: float) -> None:
+        """The barostat's part of a step: cell and positions grow alike."""
+        atoms, task = self.atoms, self.task
+        change = log_volume_step(
+            atoms.get_volume(),
+            atoms.get_stress(voigt=False),
+            len(atoms),
+            task.temperature_K,
+            pressure_bar,
+            task.timestep_fs,
+            self.rng,
+        )
+        atoms.set_cell(atoms.cell.array * np.exp(change / 3.0), scale_atoms=True)
+        self.forces = atoms.get_forces()
 
     def kinetic_eV(self) -> float:
         """Kinetic energy of velocities and positions of the same time."""
@@ -146,6 +164,7 @@ class _Recorder:
         if temperature > mover.hottest_K:
             raise CompactFFError(f"temperature is {temperature:.0f} K, the limit {mover.hottest_K:.0f} K")
         frame = (self.atoms.positions.copy(), mover.velocities.copy(), np.array(mover.forces))
+        frame = (*frame, self.atoms.cell.array.copy())
         self.rows.append((potential, kinetic, *frame))
 
     def steps_kept(self, task: Task) -> int:
@@ -156,8 +175,9 @@ class _Recorder:
         """Everything that was recorded; one frame at least, of the start, where even that failed."""
         if not self.rows:
             nothing = np.zeros((len(self.atoms), 3))
-            self.rows.append((np.nan, np.nan, self.atoms.positions.copy(), nothing, nothing))
-        potential, kinetic, positions, velocities, forces = (
+            start = self.atoms.positions.copy(), nothing, nothing, self.atoms.cell.array.copy()
+            self.rows.append((np.nan, np.nan, *start))
+        potential, kinetic, positions, velocities, forces, cells = (
             np.array(part) for part in zip(*self.rows, strict=True)
         )
         count = len(self.rows)
@@ -168,7 +188,7 @@ class _Recorder:
             positions_A=positions,
             velocities_A_per_fs=velocities,
             numbers=self.atoms.numbers.copy(),
-            cell_A=np.repeat(self.atoms.cell.array[None], count, axis=0),
+            cell_A=cells,
             pbc=self.atoms.pbc.copy(),
             masses_Da=self.mover.masses,
             timestep_fs=task.timestep_fs,

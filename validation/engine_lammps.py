@@ -34,7 +34,9 @@ from compactff_md.validation.task import State, Task, Tick
 
 DUMP, LOG = "frames.dump", "log.lammps"
 HEADER_LINES = 9  # of a frame in a dump
-COLUMNS = ("step", "pe", "ke", "pxx", "pyy", "pzz", "pyz", "pxz", "pxy")
+COLUMNS = ("step", "pe", "ke", "pxx", "pyy", "pzz", "pyz", "pxz", "pxy", "vol")
+# Of the barostat, in ps.
+PRESSURE_DAMPING_PS = 0.5
 METAL_PS_PER_FS = 1e-3
 
 
@@ -155,7 +157,7 @@ def _dynamics(task: Task, equilibration: int, stopped: int, free: bool) -> str:
     lines = [
         f"timestep {task.timestep_fs * METAL_PS_PER_FS:.10g}",
         f"compute_modify thermo_temp extra/dof {stopped}",
-        "fix motion all nve",
+        _motion(task.pressure_bar),
     ]
     if equilibration:
         friction = EQUILIBRATION_FRICTION_PER_PS
@@ -164,9 +166,16 @@ def _dynamics(task: Task, equilibration: int, stopped: int, free: bool) -> str:
             lines += ["velocity all zero linear", *(["velocity all zero angular"] if free else [])]
             lines += [f"velocity all scale {kelvin} temp thermo_temp"]
         lines += ["reset_timestep 0"]
-    if task.ensemble == "nvt":
+    if task.ensemble != "nve":
         lines += [bath(task.friction_per_ps, task.seed + 1)]
     return "\n".join([*lines, *_output(task.every), f"run {task.steps}"])
+
+
+def _motion(pressure_bar: float | None) -> str:
+    """Integrator; the thermostat is a fix of its own."""
+    if pressure_bar is None:
+        return "fix motion all nve"
+    return f"fix motion all nph iso {pressure_bar:g} {pressure_bar:g} {PRESSURE_DAMPING_PS:g}"
 
 
 def _read_frames(path: Path, count: int) -> np.ndarray:
@@ -180,7 +189,7 @@ def _read_frames(path: Path, count: int) -> np.ndarray:
 
 
 def _read_rows(path: Path) -> np.ndarray:
-    """The last run's table in a log, shape (F, 9)."""
+    """The last run's table in a log, shape (F, 10)."""
     rows: list[list[float]] = []
     inside = False
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
@@ -195,6 +204,14 @@ def _read_rows(path: Path) -> np.ndarray:
         elif inside:
             inside = False
     return np.array(rows).reshape(-1, len(COLUMNS))
+
+
+def _cells(structure: Structure, volumes_A3: np.ndarray) -> np.ndarray:
+    """The cell grown alike in all directions to each volume, shape (F, 3, 3)."""
+    if not structure.pbc.all():
+        return np.repeat(structure.cell_A[None], len(volumes_A3), axis=0)
+    factors = np.nan_to_num(volumes_A3 / structure.volume_A3, nan=1.0) ** (1.0 / 3.0)
+    return structure.cell_A[None] * factors[:, None, None]
 
 
 def _run(
@@ -231,7 +248,7 @@ def _run(
         positions_A=(frames[..., :3] - origin) @ rotation.T,
         velocities_A_per_fs=frames[..., 3:6] @ rotation.T / 1000.0,
         numbers=structure.numbers,
-        cell_A=np.repeat(structure.cell_A[None], count, axis=0),
+        cell_A=_cells(structure, rows[:, 9]),
         pbc=structure.pbc,
         masses_Da=atoms.get_masses(),
         timestep_fs=task.timestep_fs,

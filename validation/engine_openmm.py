@@ -83,6 +83,7 @@ class OpenMMEngine:
             seed=task.seed,
             equilibration_ps=task.equilibration_steps * task.timestep_fs / 1000.0,
             friction_per_ps=task.friction_per_ps,
+            pressure_bar=task.pressure_bar,
             platform=self.platform,
         )
         return Simulation(prepare(structure, self.student, force=self.force, dtype=self.dtype), settings)

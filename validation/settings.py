@@ -47,6 +47,9 @@ class SuiteSettings(BaseModel):
         Number and length of the runs at each of the two temperatures.
     agreement_steps
         Steps over which engines are compared from the same positions and velocities.
+    pressure_bar
+        Where given: as many further replicas by teacher and student at this pressure, for the density, of
+        systems that are periodic in all directions.
     torsions
         How many rotatable bonds are scanned.
     dtypes
@@ -72,6 +75,7 @@ class SuiteSettings(BaseModel):
     stability_runs: int = Field(default=2, ge=1)
     stability_ps: float = Field(default=2.0, gt=0.0)
     agreement_steps: int = Field(default=200, ge=1)
+    pressure_bar: float | None = Field(default=None, ge=-1e6, le=1e7)
     torsions: int = Field(default=1, ge=0)
     dtypes: tuple[Literal["float32", "float64"], ...] = ("float32",)
     seed: int = Field(default=0, ge=0)

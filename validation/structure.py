@@ -64,15 +64,21 @@ class Observable:
 
 def run(campaign: Campaign) -> Section:
     """The section."""
-    return section_of(campaign, campaign.teacher_replicas(), campaign.student_replicas())
+    found = section_of(campaign, campaign.teacher_replicas(), campaign.student_replicas())
+    if campaign.settings.pressure_bar is None:
+        return found
+    at_pressure = section_of(campaign, *campaign.replicas_at_pressure(), only="density")
+    return Section(found.findings + at_pressure.findings, {}, {**found.pictures, **at_pressure.pictures})
 
 
-def section_of(campaign: Campaign, teacher: Sequence[Run], student: Sequence[Run]) -> Section:
-    """Compare runs of the teacher (or any reference) with runs of the student."""
+def section_of(
+    campaign: Campaign, teacher: Sequence[Run], student: Sequence[Run], only: str | None = None
+) -> Section:
+    """Compare runs of the teacher (or any reference) with runs of the student, ``only`` in one respect."""
     molecules, structure = campaign.molecules, campaign.structure
     findings: list[Finding] = []
     shown: dict[str, str] = {}
-    for kind in kinds(structure, molecules, [*teacher, *student]):
+    for kind in [only] if only else kinds(structure, molecules, [*teacher, *student]):
         edges = _edges(kind, [*teacher, *student], structure)
         reference = observe(kind, teacher, structure, molecules, edges)
         own = observe(kind, student, structure, molecules, edges)

@@ -138,6 +138,11 @@ def check(assignment: Assignment) -> list[Structure]:
         name = f"structure {index}"
         check_contacts(frame, name)
         _check_elements(assignment.subject, frame, name)
+        if assignment.settings.pressure_bar is not None and not frame.pbc.all():
+            raise CompactFFError(
+                f"{name} is not periodic in all directions, and has no density: leave out pressure_bar "
+                f"(now {assignment.settings.pressure_bar:g})"
+            )
         if hasattr(assignment.teacher, "check"):
             assignment.teacher.check(frame.to_ase(), name)
         checked.append(canonical(frame, assignment.engine))

@@ -29,17 +29,20 @@ class Task:
     Attributes
     ----------
     ensemble
-        ``nve`` (velocity Verlet) or ``nvt`` (Langevin, BAOAB or its equivalent in the engine, whose
-        configurations hardly depend on the timestep, so that different engines can be compared).
+        ``nve`` (velocity Verlet), ``nvt`` (Langevin, BAOAB or its equivalent in the engine, whose
+        configurations hardly depend on the timestep, so that different engines can be compared), or
+        ``npt`` (the same, and an isotropic barostat).
     temperature_K
         Of thermostat and initial velocities.
     every
         Steps between two frames.
     equilibration_steps
-        With the thermostat, before the first frame; 0 where a state is given.
+        With the thermostat (and barostat), before the first frame; 0 where a state is given.
+    pressure_bar
+        Of the barostat; None without.
     """
 
-    ensemble: Literal["nve", "nvt"]
+    ensemble: Literal["nve", "nvt", "npt"]
     temperature_K: float
     timestep_fs: float
     steps: int
@@ -47,6 +50,7 @@ class Task:
     seed: int
     equilibration_steps: int = 0
     friction_per_ps: float = 5.0
+    pressure_bar: float | None = None
 
 
 class Engine(Protocol):

@@ -35,6 +35,9 @@ Structures = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder; the same command resumes it.")]
 Temperature = Annotated[float | None, typer.Option("--temperature", help="In K; default 300.")]
+Pressure = Annotated[
+    float | None, typer.Option("--pressure", help="In bar: compare densities, too, of periodic systems.")
+]
 Own = Annotated[
     Path | None, typer.Option("--thresholds", help="TOML with thresholds that replace those of the package.")
 ]
@@ -63,6 +66,7 @@ def validate(
         str, typer.Option("--engine", help=f"What runs the student: {', '.join(ENGINES)}.")
     ] = "openmm",
     temperature: Temperature = None,
+    pressure: Pressure = None,
     thresholds: Own = None,
     trajectory: Annotated[
         list[Path] | None,
@@ -83,7 +87,7 @@ def validate(
     Writes report.html, report.json and every run. Ends with 0 where no threshold is broken, with 1 where one
     is, and with 2 where nothing could be judged.
     """
-    changes = {**given(temperature_K=temperature), **assignments(set_, "--set")}
+    changes = {**given(temperature_K=temperature, pressure_bar=pressure), **assignments(set_, "--set")}
     settings, limits = suite_settings(suite, **changes), Thresholds(thresholds)
     with reporter() as progress:
         if trajectory:
@@ -116,12 +120,13 @@ def compare(
         list[str] | None, typer.Option("--engine", help=f"Repeatable: {', '.join(ENGINES)}.")
     ] = None,
     temperature: Temperature = None,
+    pressure: Pressure = None,
     thresholds: Own = None,
     teacher_arg: TeacherArgs = None,
     set_: Set = None,
 ) -> None:
     """Put several reports beside each other; students are validated first, the teacher's runs made once."""
-    changes = {**given(temperature_K=temperature), **assignments(set_, "--set")}
+    changes = {**given(temperature_K=temperature, pressure_bar=pressure), **assignments(set_, "--set")}
     settings, limits = suite_settings(suite, **changes), Thresholds(thresholds)
     found: list[Candidate] = []
     out.mkdir(parents=True, exist_ok=True)

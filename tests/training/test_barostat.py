@@ -6,8 +6,8 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.calculators.calculator import Calculator
 
+from compactff_md.engines.cell_rescaling import log_volume_step
 from compactff_md.errors import CompactFFError
-from compactff_md.training.barostat import log_volume_step
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.labelling import Labeller
 from compactff_md.training.sampling import Phase, langevin, rescale, thermal_velocities
