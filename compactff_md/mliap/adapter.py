@@ -148,13 +148,14 @@ class MLIAPStudent:
         step = read_step(data, self.element_types, self.num_known, self.shells)
         if network.dtype_like().device != step.species.device:
             self.network = network = network.to(step.species.device)
-        network.halo = self._halo(data, step)
-        table = pair_table(
-            step.rows, step.neighbours, step.vectors_A, step.num_rows, network.dtype_like().dtype
-        )
+        halo = network.halo = self._halo(data, step)
+        neighbours, species = step.neighbours, step.species
+        if isinstance(halo, OwnerHalo):
+            neighbours, species = halo.merged[neighbours], species[halo.kept]
+        table = pair_table(step.rows, neighbours, step.vectors_A, step.num_rows, network.dtype_like().dtype)
         with torch.no_grad():
             energies, gradients = network.energies_and_gradients(
-                table.vectors, table.neighbours, step.species, step.num_owned
+                table.vectors, table.neighbours, species, step.num_owned
             )
         energies = energies[: step.num_owned].index_fill(0, step.absent, 0.0) * self.energy_unit
         pair_gradients = step.of_all_pairs(table.of_pairs(gradients).mul_(self.energy_unit))

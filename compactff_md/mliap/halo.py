@@ -55,7 +55,7 @@ class KokkosHalo(nn.Module):
 
     def forward(self, rows: Tensor, count: int) -> Tensor:
         """Rows (N, F) of the owned atoms -> (count, F), those of ghosts from their owners."""
-        own = padded(rows, count)
+        own = padded(rows.detach(), count)
         own = own.contiguous() if self.columns is None else own[self.columns]
         everywhere = torch.empty_like(own)
         synchronise(own)
@@ -88,6 +88,14 @@ class OwnerHalo(nn.Module):
         How many columns are rows.
     messages
         To the other ranks; None where there are none. All ranks make their halo at the same time.
+
+    Attributes
+    ----------
+    merged
+        For each column the one that takes its place, shape (M,): one for all images of an atom, and for
+        those of own atoms their row.
+    kept
+        The columns that remain, shape (M',): the rows, and atoms of other ranks.
     """
 
     def __init__(self, ids: np.ndarray, num_rows: int, messages: Messages | None) -> None:
@@ -97,29 +105,27 @@ class OwnerHalo(nn.Module):
         order = np.argsort(ids[:num_rows], kind="stable")
         self._sorted = (ids[:num_rows][order], order)
         rows, here = self._rows_of(ids[num_rows:])
-        ghosts = np.arange(num_rows, len(ids))
-        self.own_rows, self.own_ghosts = _tensors(rows[here], ghosts[here])
+        others, first, image_of = np.unique(ids[num_rows:][~here], return_index=True, return_inverse=True)
+        rows[~here] = num_rows + image_of
+        kept = np.append(np.arange(num_rows), num_rows + np.flatnonzero(~here)[first])
+        self.merged, self.kept = _tensors(np.append(np.arange(num_rows), rows), kept)
         if messages is not None:
-            self._plan(ids[num_rows:][~here], ghosts[~here], messages)
+            self._plan(others, num_rows + np.arange(len(others)), messages)
 
     def forward(self, rows: Tensor, count: int) -> Tensor:
-        """Rows (N, F) of the owned atoms -> (count, F), those of ghosts from their owners."""
-        everywhere = rows.new_zeros(count, rows.shape[1])
-        everywhere[: self.num_rows] = rows
-        everywhere.index_copy_(0, self.own_ghosts, rows.index_select(0, self.own_rows))
-        if self.messages is not None:
-            arrived = self.messages.exchange(rows[self.send_rows], self.sent, self.received)
-            everywhere.index_copy_(0, self.ghosts, arrived)
-        return everywhere
+        """Rows (N, F) of the owned atoms -> (count, F), those of the kept columns from their owners."""
+        if self.messages is None:
+            return padded(rows, count)
+        arrived = self.messages.exchange(rows[self.send_rows], self.sent, self.received)
+        return padded(rows, count).index_copy_(0, self.ghosts, arrived)
 
     def fold(self, rows: Tensor) -> Tensor:
-        """Rows (M, F) -> (N, F), what ghosts collected added to their owners'."""
-        summed = rows[: self.num_rows].clone()
-        summed.index_add_(0, self.own_rows, rows.index_select(0, self.own_ghosts))
-        if self.messages is not None:
-            arrived = self.messages.exchange(rows[self.ghosts], self.received, self.sent)
-            summed.index_add_(0, self.send_rows, arrived)
-        return summed
+        """Rows (M', F) -> (N, F), what other ranks collected added to their owners'."""
+        own = rows[: self.num_rows]
+        if self.messages is None:
+            return own
+        arrived = self.messages.exchange(rows[self.ghosts], self.received, self.sent)
+        return own.index_add(0, self.send_rows, arrived)
 
     def _rows_of(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the atoms with these ids, and which of them have one here."""
@@ -154,7 +160,9 @@ class OwnerHalo(nn.Module):
 
 
 def padded(rows: Tensor, count: int) -> Tensor:
-    """Rows (N, F) with zeros below, shape (count, F)."""
+    """Rows (N, F) with zeros below, shape (count, F); a copy, except where there are as many already."""
+    if rows.shape[0] == count:
+        return rows
     return torch.cat([rows, rows.new_zeros(count - rows.shape[0], rows.shape[1])])
 
 

@@ -71,8 +71,11 @@ def test_ghosts_get_their_owners_rows_and_give_back_what_they_collect(size):
     def work(rank, messages):
         own = np.flatnonzero(owner == rank)
         halo = OwnerHalo(np.concatenate([ids[own], ids[ghosts[rank]]]), len(own), messages)
-        everywhere = halo(values[own], len(own) + 30)
-        return everywhere, halo.fold(collected[rank][: len(own) + 30])
+        assert len(halo.kept) == len(set(own) | set(ghosts[rank]))  # one column for all images of an atom
+        everywhere = halo(values[own], len(halo.kept))[halo.merged]
+        by_column = torch.zeros(len(halo.kept), features, dtype=torch.float64)
+        by_column.index_add_(0, halo.merged, collected[rank][: len(own) + 30])
+        return everywhere, halo.fold(by_column)
 
     want = torch.zeros(count, features, dtype=torch.float64)
     for rank in range(size):
