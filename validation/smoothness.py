@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
@@ -19,6 +20,8 @@ STEP_A = 0.005
 SHORTEST_A = 0.3
 # Below this part of the sum of the covalent radii nuclei repel each other in every known molecule.
 SURELY_REPELLED = 0.55
+# Around this many of the worst places the scan is made again with steps this many times as fine.
+WORST, FINER = 3, 8
 # Where the scan through the cutoff begins, in cutoffs, and how far beyond it ends.
 FROM, BEYOND_A = 0.6, 0.3
 
@@ -44,13 +47,16 @@ class Jumps:
 def run(campaign: Campaign) -> Section:
     """The section: a probe atom that leaves the molecule, and every pair of elements alone."""
     calculator, cutoff_A = campaign.calculator("float64"), campaign.subject.cutoff_A
+    elements = [int(z) for z in np.unique(campaign.structure.numbers)]
+    path = np.arange(FROM * cutoff_A, cutoff_A + BEYOND_A, STEP_A)
     scans = {
-        f"{chemical_symbols[z]} leaves the structure": leaving(
-            calculator, campaign.structure, int(z), cutoff_A
-        )
-        for z in np.unique(campaign.structure.numbers)
+        f"{chemical_symbols[z]} leaves the structure": leaving(calculator, campaign.structure, z, path)
+        for z in elements
     }
-    worst = [jumps(scan) for scan in scans.values()]
+    worst = [
+        confirmed(scan, lambda near, z=z: leaving(calculator, campaign.structure, z, near))
+        for z, scan in zip(elements, scans.values(), strict=True)
+    ]
     pairs = {
         f"{chemical_symbols[a]}-{chemical_symbols[b]}": dimer(calculator, a, b, cutoff_A)
         for a, b in combinations_with_replacement(np.unique(campaign.structure.numbers).tolist(), 2)
@@ -79,8 +85,8 @@ def run(campaign: Campaign) -> Section:
     return Section(findings, {}, shown)
 
 
-def leaving(calculator: BaseCalculator, structure: Structure, number: int, cutoff_A: float) -> Scan:
-    """A further atom that goes away from the outermost atom, through the cutoff.
+def leaving(calculator: BaseCalculator, structure: Structure, number: int, distances_A: np.ndarray) -> Scan:
+    """A further atom that goes away from the outermost atom, at ``distances_A``, shape (S,), from it.
 
     A box is opened: what a cutoff does needs no images.
     """
@@ -89,14 +95,13 @@ def leaving(calculator: BaseCalculator, structure: Structure, number: int, cutof
     along = positions[outermost] / max(float(np.linalg.norm(positions[outermost])), 1e-9)
     along = along if along.any() else np.array([1.0, 0.0, 0.0])
     numbers = np.append(structure.numbers, number)
-    distances = np.arange(FROM * cutoff_A, cutoff_A + BEYOND_A, STEP_A)
     energies, forces = [], []
-    for distance in distances:
+    for distance in distances_A:
         placed = np.vstack([positions, positions[outermost] + distance * along])
         energy, force = evaluate(calculator, Structure(placed, numbers))
         energies.append(energy)
         forces.append(force[-1] @ along)
-    return Scan(distances, np.array(energies), np.array(forces))
+    return Scan(distances_A, np.array(energies), np.array(forces))
 
 
 def dimer(calculator: BaseCalculator, a: int, b: int, cutoff_A: float) -> Scan:
@@ -122,11 +127,36 @@ def jumps(scan: Scan) -> Jumps:
     h = np.diff(scan.distance_A)
     work = -0.5 * h * (scan.force_eV_per_A[1:] + scan.force_eV_per_A[:-1])
     missing = np.diff(scan.energy_eV) - work
+    kink = float(kinks_eV_per_A(scan).max())
+    return Jumps(1e3 * float(np.abs(missing).max()), 1e3 * kink, kink / float(h.min()))
+
+
+def kinks_eV_per_A(scan: Scan) -> np.ndarray:
+    """Second differences of the force beyond those nearby, shape (S - 8,), from the fifth distance."""
     second = np.abs(np.diff(scan.force_eV_per_A, 2))
     # A smooth force changes its second difference slowly; its neighbours' size is taken off.
     around = np.minimum(np.roll(second, 3), np.roll(second, -3))
-    kink = np.maximum(second - around, 0.0)[3:-3]
-    return Jumps(1e3 * float(np.abs(missing).max()), 1e3 * float(kink.max()), float(kink.max() / h.min()))
+    return np.maximum(second - around, 0.0)[3:-3]
+
+
+def confirmed(scan: Scan, again: Callable[[np.ndarray], Scan]) -> Jumps:
+    """The jumps of a scan that finer steps about its worst places show, too.
+
+    What is only steep, such as a student's guess for atoms of which it knows nothing, gets smooth there:
+    a jump does not. ``again`` makes a scan of other distances.
+    """
+    coarse, kinks = jumps(scan), kinks_eV_per_A(scan)
+    fine = []
+    for _ in range(WORST):
+        place = int(np.argmax(kinks))
+        kinks[max(0, place - 6) : place + 7] = 0.0
+        middle = scan.distance_A[place + 4]
+        fine.append(jumps(again(middle + STEP_A * np.arange(-5, 5, 1 / FINER))))
+    return Jumps(
+        coarse.energy_meV,
+        min(coarse.force_meV_per_A, max(f.force_meV_per_A for f in fine)),
+        min(coarse.derivative_eV_per_A2, max(f.derivative_eV_per_A2 for f in fine)),
+    )
 
 
 def weakest_repulsion(scan: Scan, a: str, b: str) -> float:
