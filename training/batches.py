@@ -22,7 +22,8 @@ from compactff_md.training.frames import Frame
 class Batch:
     """Some frames' atoms behind each other: A atoms, K neighbours a row, F frames.
 
-    ``virials_eV`` is volume times stress, zero for the frames without; ``has_stress`` is 1 or 0.
+    ``virials_eV`` is volume times stress, zero for the frames without; ``has_stress`` is 1 or 0. So it is
+    with the teacher's energies of atoms.
     """
 
     vectors: Tensor  # (A, K, 3)
@@ -34,6 +35,8 @@ class Batch:
     forces_eV_per_A: Tensor  # (A, 3)
     virials_eV: Tensor  # (F, 3, 3)
     has_stress: Tensor  # (F,)
+    atom_energies_eV: Tensor  # (A,) float64
+    has_atom_energies: Tensor  # (A,)
 
 
 class FrameStore:
@@ -56,6 +59,7 @@ class FrameStore:
         self.sizes = np.array([len(frame) for frame in frames])
         self.first_atom = np.concatenate([[0], np.cumsum(self.sizes)])
         self.with_stress = any(frame.stress_eV_per_A3 is not None for frame in frames)
+        self.with_atom_energies = any(frame.atom_energies_eV is not None for frame in frames)
         numbers = torch.from_numpy(np.concatenate([frame.structure.numbers for frame in frames]))
         self.species = network.species_of(numbers.to(network.atomic_numbers.device)).to(device)
         self._keep_labels(frames)
@@ -74,6 +78,11 @@ class FrameStore:
         self.forces = torch.from_numpy(forces).to(self.device, self.dtype)
         self.virials = torch.from_numpy(virials).to(self.device, self.dtype)
         self.has_stress = torch.from_numpy(has).to(self.device, self.dtype)
+        parts = [frame.atom_energies_eV for frame in frames]
+        given = np.array([part is not None for part in parts])
+        whole = [np.zeros(n) if part is None else part for n, part in zip(self.sizes, parts, strict=True)]
+        self.atom_energies = torch.from_numpy(np.concatenate(whole)).to(self.device)
+        self.has_atom_energies = torch.from_numpy(np.repeat(given, self.sizes)).to(self.device, self.dtype)
 
     def _keep_pairs(self, frames: tuple[Frame, ...], cutoff_A: float) -> None:
         parts = [_pairs(frame, cutoff_A) for frame in frames]
@@ -106,6 +115,8 @@ class FrameStore:
             self.forces.index_select(0, atoms),
             self.virials.index_select(0, frames),
             self.has_stress.index_select(0, frames),
+            self.atom_energies.index_select(0, atoms),
+            self.has_atom_energies.index_select(0, atoms),
         )
 
     def _rows(self, atoms: Tensor, width: int) -> tuple[Tensor, Tensor]:

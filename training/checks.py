@@ -11,7 +11,13 @@ import numpy as np
 from compactff_md.contacts import check_contacts
 from compactff_md.errors import CompactFFError
 from compactff_md.training.config import CheckConfig
-from compactff_md.training.frames import Frame, LabelledSet, composition, fit_energy_shifts
+from compactff_md.training.frames import (
+    PARTS_TOLERANCE_EV,
+    Frame,
+    LabelledSet,
+    composition,
+    fit_energy_shifts,
+)
 from compactff_md.units import BOHR_TO_A, HARTREE_TO_EV, KJ_PER_MOL_TO_EV
 
 # Total energies of atoms in Hartree, H to Ar (Chakravorty et al., Phys. Rev. A 47, 3649 (1993)).
@@ -48,6 +54,7 @@ def check_labels(data: LabelledSet, config: CheckConfig) -> LabelledSet:
     if not data.frames:
         raise CompactFFError("there is no frame to train on; expected at least one with more than one atom")
     check_finite(data.frames)
+    check_parts(data.frames)
     check_forces(data.frames, config.max_force_eV_per_A)
     if config.contacts:
         for frame in data.frames:
@@ -69,12 +76,27 @@ def check_finite(frames: tuple[Frame, ...]) -> None:
             "energy": frame.energy_eV,
             "forces": frame.forces_eV_per_A,
             "stress": stress,
+            "energies of atoms": frame.atom_energies_eV,
         }
         for name, value in labels.items():
             if value is not None and not np.isfinite(value).all():
                 raise CompactFFError(
                     f"{frame.name}: {name} is NaN or infinite; label it again or drop the frame"
                 )
+
+
+def check_parts(frames: tuple[Frame, ...]) -> None:
+    """Refuse energies of atoms that do not add up to the energy."""
+    for frame in frames:
+        if frame.atom_energies_eV is None:
+            continue
+        missing = frame.energy_eV - float(frame.atom_energies_eV.sum())
+        if abs(missing) > PARTS_TOLERANCE_EV * len(frame):
+            raise CompactFFError(
+                f"{frame.name}: its energies of atoms add up to {-missing:+.4g} eV from its energy; "
+                f"allowed are {PARTS_TOLERANCE_EV:g} eV an atom. Leave them out of the file, or give their "
+                "name with keys.energies if these are others"
+            )
 
 
 def check_forces(frames: tuple[Frame, ...], limit_eV_per_A: float) -> None:

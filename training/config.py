@@ -66,6 +66,9 @@ class TrainConfig(BaseModel):
     forces_weight, energy_weight, energy_weight_end, stress_weight
         Of the squared errors in (eV/A)^2, (eV/atom)^2 and of the virial in (eV/atom)^2. The energy's
         weight rises from the first to the second value between 60% and 90% of the run.
+    atom_energies_weight
+        Of the squared errors of the teacher's energies of atoms in eV^2, where the data have them; it falls
+        to zero over the first half of the run.
     compile
         "always" compiles the training step with torch.compile, "never" does not, "auto" does where it pays:
         from 4 minutes or 10,000 steps for each of the at most four shapes of batches. Frames of different
@@ -101,6 +104,7 @@ class TrainConfig(BaseModel):
     energy_weight: float = Field(0.1, ge=0)
     energy_weight_end: float = Field(10.0, ge=0)
     stress_weight: float = Field(1.0, ge=0)
+    atom_energies_weight: float = Field(0.0, ge=0)
     dtype: Literal["float32", "float64"] = "float32"
     device: str = "auto"
     compile: Literal["auto", "always", "never"] = "auto"

@@ -13,7 +13,14 @@ from compactff_md.structure import Structure, read_structures
 from compactff_md.training.checks import check_disjoint, check_labels
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.frames import Frame, LabelledSet
-from compactff_md.training.keys import LabelKeys, energy_of, forces_of, resolve_keys, stress_of
+from compactff_md.training.keys import (
+    LabelKeys,
+    atom_energies_of,
+    energy_of,
+    forces_of,
+    resolve_keys,
+    stress_of,
+)
 
 Source = str | Path | Sequence[ase.Atoms]
 ISOLATED_TYPES = ("isolatedatom", "isolated_atom")
@@ -75,6 +82,7 @@ def make_frame(atoms: ase.Atoms, keys: LabelKeys, name: str) -> Frame:
         energy_eV=energy_of(atoms, keys, name),
         forces_eV_per_A=forces_of(atoms, keys, name),
         stress_eV_per_A3=stress_of(atoms, keys, name),
+        atom_energies_eV=atom_energies_of(atoms, keys, name),
         name=name,
         temperature_K=None if temperature is None else float(temperature),
     )

@@ -11,19 +11,24 @@ from ase.data import atomic_numbers, chemical_symbols
 
 from compactff_md.structure import Structure
 
+# What energies of atoms may miss of the energy, for each atom.
+PARTS_TOLERANCE_EV = 1e-4
+
 
 @dataclass(frozen=True)
 class Frame:
     """One structure with its labels.
 
-    ``forces_eV_per_A`` has shape (N, 3); ``stress_eV_per_A3`` shape (3, 3), or is None; ``name`` says
-    in error messages where the frame came from; ``temperature_K`` is that of the MD that made it.
+    ``forces_eV_per_A`` has shape (N, 3); ``stress_eV_per_A3`` shape (3, 3), or is None;
+    ``atom_energies_eV``, the teacher's energies of atoms, shape (N,), or is None; ``name`` says in error
+    messages where the frame came from; ``temperature_K`` is that of the MD that made it.
     """
 
     structure: Structure
     energy_eV: float
     forces_eV_per_A: np.ndarray
     stress_eV_per_A3: np.ndarray | None = None
+    atom_energies_eV: np.ndarray | None = None
     name: str = "frame"
     temperature_K: float | None = None
 
@@ -53,6 +58,11 @@ class LabelledSet:
         return [chemical_symbols[z] for z in numbers]
 
     @property
+    def has_atom_energies(self) -> bool:
+        """Whether the teacher gave energies of atoms for every frame."""
+        return bool(self.frames) and all(frame.atom_energies_eV is not None for frame in self.frames)
+
+    @property
     def digest(self) -> str:
         """Checksum of structures and labels: two sets with the same one train the same student."""
         sha = hashlib.sha256(repr(sorted(self.isolated_eV.items())).encode())
@@ -63,6 +73,7 @@ class LabelledSet:
                 sha.update(np.ascontiguousarray(part).tobytes())
             sha.update(np.float64(frame.energy_eV).tobytes() + frame.forces_eV_per_A.tobytes())
             sha.update(b"none" if stress is None else np.ascontiguousarray(stress).tobytes())
+            sha.update(b"" if frame.atom_energies_eV is None else frame.atom_energies_eV.tobytes())
         return sha.hexdigest()
 
 
@@ -70,6 +81,14 @@ def composition(frames: tuple[Frame, ...] | list[Frame], elements: list[str]) ->
     """How many atoms of each element each frame has, shape (F, S); other elements are not counted."""
     numbers = np.array([atomic_numbers[symbol] for symbol in elements])
     return np.array([(frame.structure.numbers[:, None] == numbers).sum(0) for frame in frames], dtype=float)
+
+
+def mean_atom_energies(frames: tuple[Frame, ...] | list[Frame], elements: list[str]) -> np.ndarray:
+    """Mean of the teacher's energies of each element's atoms, shape (S,), in eV; or of all atoms."""
+    numbers = np.concatenate([frame.structure.numbers for frame in frames])
+    energies = np.concatenate([frame.atom_energies_eV for frame in frames])  # type: ignore[misc]
+    chosen = [numbers == atomic_numbers[symbol] for symbol in elements]
+    return np.array([energies[these].mean() if these.any() else energies.mean() for these in chosen])
 
 
 def fit_energy_shifts(frames: tuple[Frame, ...] | list[Frame], elements: list[str]) -> np.ndarray:

@@ -21,15 +21,17 @@ CANDIDATES = {
     "forces": tuple(f"{p}{name}" for p in PREFIXES for name in ("forces", "force")) + ("Forces",),
     "stress": tuple(f"{p}stress" for p in PREFIXES),
     "virial": tuple(f"{p}{name}" for p in PREFIXES for name in ("virials", "virial")),
+    "energies": tuple(f"{p}energies" for p in PREFIXES),
 }
 
 
 class LabelKeys(BaseModel):
     """Names of the labels in ``atoms.info``, ``atoms.arrays`` or the calculator's results.
 
-    None means: find it among the known conventions (energy and forces must be found, stress and virial
-    may be absent). ``stress`` is in eV/A^3 with ASE's sign, six Voigt components or 3 x 3; ``virial`` is
-    in eV with the sign of QUIP and MACE: ``-volume * stress``.
+    None means: find it among the known conventions (energy and forces must be found, the others may be
+    absent). ``stress`` is in eV/A^3 with ASE's sign, six Voigt components or 3 x 3; ``virial`` is
+    in eV with the sign of QUIP and MACE: ``-volume * stress``. ``energies`` are those of atoms, in eV; they
+    may be absent, too.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +40,7 @@ class LabelKeys(BaseModel):
     forces: str | None = None
     stress: str | None = None
     virial: str | None = None
+    energies: str | None = None
 
 
 def lookup(atoms: ase.Atoms, key: str) -> Any:
@@ -132,6 +135,26 @@ def forces_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray:
             f"expected numbers of shape ({len(atoms)}, 3) in eV/A"
         )
     return forces.astype(np.float64)
+
+
+def atom_energies_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray | None:
+    """Energies of atoms in eV, shape (N,), or None where the frame has none.
+
+    Raises
+    ------
+    CompactFFError
+        If they have another shape.
+    """
+    value = lookup(atoms, keys.energies) if keys.energies else None
+    if value is None:
+        return None
+    energies = np.asarray(value)
+    if energies.shape != (len(atoms),) or energies.dtype.kind not in "fiu":
+        raise CompactFFError(
+            f"{name}: energies of atoms {keys.energies!r} have shape {energies.shape} and type "
+            f"{energies.dtype}; expected numbers of shape ({len(atoms)},) in eV"
+        )
+    return energies.astype(np.float64)
 
 
 def stress_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray | None:

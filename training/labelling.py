@@ -15,6 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from compactff_md.errors import CompactFFError
 from compactff_md.files import atomic_write
 from compactff_md.teachers import Teacher
+from compactff_md.training.frames import PARTS_TOLERANCE_EV
 
 FEWEST_FAILURES = 5  # before that many a fraction says nothing
 
@@ -25,11 +26,16 @@ class TeacherFailure(Exception):  # noqa: N818 - it is an outcome, counted and l
 
 @dataclass(frozen=True)
 class Label:
-    """What the teacher says of one structure; forces have shape (N, 3), stress (3, 3) or None."""
+    """What the teacher says of one structure.
+
+    Forces have shape (N, 3), stress (3, 3) or None; energies of atoms (N,), which add up to the energy, or
+    None.
+    """
 
     energy_eV: float
     forces_eV_per_A: np.ndarray
     stress_eV_per_A3: np.ndarray | None
+    atom_energies_eV: np.ndarray | None = None
 
     @property
     def max_force_eV_per_A(self) -> float:
@@ -40,7 +46,8 @@ class Label:
     def is_finite(self) -> bool:
         """Whether all numbers are finite."""
         stress = np.zeros(1) if self.stress_eV_per_A3 is None else self.stress_eV_per_A3
-        return bool(np.isfinite(self.energy_eV + self.forces_eV_per_A.sum() + stress.sum()))
+        parts = np.zeros(1) if self.atom_energies_eV is None else self.atom_energies_eV
+        return bool(np.isfinite(self.energy_eV + self.forces_eV_per_A.sum() + stress.sum() + parts.sum()))
 
 
 class TooManyFailuresError(CompactFFError):
@@ -125,11 +132,19 @@ class Labeller:
             stress = None
             if atoms.pbc.all() and "stress" in self.calculator.implemented_properties:
                 stress = np.array(atoms.get_stress(voigt=False))
-        return Label(energy, forces, stress)
+        return Label(energy, forces, stress, _parts_of(energy, self.calculator.results.get("energies")))
 
     def _failed(self, reason: str) -> None:
         self.counts.last_failure = " ".join(reason.split())[:300]
         self.calculator = self.teacher.calculator()
+
+
+def _parts_of(energy_eV: float, energies_eV: Any) -> np.ndarray | None:
+    """Energies of atoms, shape (N,), where the calculator gives some that add up to the energy."""
+    if energies_eV is None:
+        return None
+    parts = np.array(energies_eV, dtype=np.float64).reshape(-1)
+    return parts if abs(parts.sum() - energy_eV) <= PARTS_TOLERANCE_EV * len(parts) else None
 
 
 def labelled_atoms(atoms: ase.Atoms, label: Label, **info: object) -> ase.Atoms:
@@ -139,6 +154,8 @@ def labelled_atoms(atoms: ase.Atoms, label: Label, **info: object) -> ase.Atoms:
     results: dict[str, Any] = {"energy": label.energy_eV, "forces": label.forces_eV_per_A}
     if label.stress_eV_per_A3 is not None:
         results["stress"] = label.stress_eV_per_A3
+    if label.atom_energies_eV is not None:
+        results["energies"] = label.atom_energies_eV
     frame.calc = SinglePointCalculator(frame, **results)
     return frame
 

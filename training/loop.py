@@ -20,7 +20,7 @@ from compactff_md.training.config import TrainConfig
 from compactff_md.training.distributed import Team, join_team
 from compactff_md.training.flat import FlatWeights, WeightAverage
 from compactff_md.training.frames import Frame, LabelledSet
-from compactff_md.training.loss import Evaluate, batch_loss, energy_weight, learning_rate
+from compactff_md.training.loss import Evaluate, batch_loss, learning_rate
 from compactff_md.training.metrics import compare, energy_errors, force_errors
 from compactff_md.training.optimiser import Optimiser
 from compactff_md.training.preparation import create_network, prepare_network, torch_settings
@@ -212,9 +212,7 @@ class Trainer:
         """One batch forward, backward, and into the weights."""
         config, state = self.config, self.state
         batch = self.store.batch(chosen)
-        loss, square = batch_loss(
-            self.evaluate, batch, config, energy_weight(config, self.progress), self.store.with_stress
-        )
+        loss, square = batch_loss(self.evaluate, batch, config, self.progress, self.store.with_stress)
         self.weights.gradient.zero_()
         loss.backward()
         self.team.average(self.weights.gradient)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,12 +17,34 @@ Evaluate = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # Between these parts of the run the weight of the energies rises to its final value.
 ENERGY_RISE = (0.6, 0.9)
+# After this part of it the energies of atoms, which the teacher divides as it does, count no more.
+ATOM_ENERGIES_END = 0.5
 
 
-def predict_batch(
-    evaluate: Evaluate, batch: Batch, with_virials: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Energies (F,) in float64, forces (A, 3), and virials (F, 3, 3) or None, of the frames of a batch.
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of the F frames and A atoms of a batch.
+
+    Attributes
+    ----------
+    energies_eV
+        Of the frames, shape (F,), float64.
+    forces_eV_per_A
+        Shape (A, 3).
+    virials_eV
+        Shape (F, 3, 3); None where they were not asked for.
+    atom_energies_eV
+        Shape (A,), float64.
+    """
+
+    energies_eV: Tensor
+    forces_eV_per_A: Tensor
+    virials_eV: Tensor | None
+    atom_energies_eV: Tensor
+
+
+def predict_batch(evaluate: Evaluate, batch: Batch, with_virials: bool) -> Prediction:
+    """Evaluate a batch.
 
     ``evaluate`` is the network's ``energies_and_gradients``, or the same compiled.
     """
@@ -29,28 +52,33 @@ def predict_batch(
     totals = torch.zeros_like(batch.energies_eV).index_add(0, batch.frame_of_atom, energies)
     forces = forces_from_edges(gradients, batch.neighbours)
     if not with_virials:
-        return totals, forces, None
+        return Prediction(totals, forces, None, energies)
     of_atoms = torch.einsum("nka,nkb->nab", batch.vectors, gradients)
     virials = torch.zeros_like(batch.virials_eV).index_add(0, batch.frame_of_atom, of_atoms)
-    return totals, forces, 0.5 * (virials + virials.transpose(1, 2))
+    return Prediction(totals, forces, 0.5 * (virials + virials.transpose(1, 2)), energies)
 
 
 def batch_loss(
-    evaluate: Evaluate, batch: Batch, config: TrainConfig, energy_weight: float, with_stress: bool
+    evaluate: Evaluate, batch: Batch, config: TrainConfig, progress: float, with_stress: bool
 ) -> tuple[Tensor, Tensor]:
     """Weighted loss, and the mean squared error of the forces in (eV/A)^2; both of shape ().
 
-    Energies and virials count per atom of their frame.
+    Energies and virials count per atom of their frame; ``progress`` is the part of the run that is over.
     """
-    energies, forces, virials = predict_batch(evaluate, batch, with_stress)
-    sizes = batch.sizes.to(forces.dtype)
-    force_error = forces - batch.forces_eV_per_A
-    energy_error = (energies - batch.energies_eV).to(forces.dtype) / sizes
+    found = predict_batch(evaluate, batch, with_stress)
+    dtype = found.forces_eV_per_A.dtype
+    sizes = batch.sizes.to(dtype)
+    force_error = found.forces_eV_per_A - batch.forces_eV_per_A
+    energy_error = (found.energies_eV - batch.energies_eV).to(dtype) / sizes
     loss = config.forces_weight * penalty(force_error, config).mean()
-    loss = loss + energy_weight * penalty(energy_error, config).mean()
-    if virials is not None:
-        error = (virials - batch.virials_eV) * (batch.has_stress / sizes)[:, None, None]
+    loss = loss + energy_weight(config, progress) * penalty(energy_error, config).mean()
+    if found.virials_eV is not None:
+        error = (found.virials_eV - batch.virials_eV) * (batch.has_stress / sizes)[:, None, None]
         loss = loss + config.stress_weight * penalty(error, config).mean()
+    weight = atom_energies_weight(config, progress)
+    if weight > 0:
+        error = (found.atom_energies_eV - batch.atom_energies_eV).to(dtype) * batch.has_atom_energies
+        loss = loss + weight * penalty(error, config).mean()
     return loss, force_error.detach().square().mean()
 
 
@@ -66,6 +94,11 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
     """Cosine from ``learning_rate`` to zero over the run (progress 0 to 1), after a linear warm-up."""
     rise = min(1.0, progress / config.warmup) if config.warmup > 0 else 1.0
     return config.learning_rate * max(rise, 1e-3) * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def atom_energies_weight(config: TrainConfig, progress: float) -> float:
+    """Weight of the teacher's energies of atoms: falls to zero, linearly, over the first half of the run."""
+    return config.atom_energies_weight * max(0.0, 1.0 - progress / ATOM_ENERGIES_END)
 
 
 def energy_weight(config: TrainConfig, progress: float) -> float:

@@ -52,9 +52,10 @@ def compare(
     parts: tuple[list[np.ndarray], ...] = ([], [], [])
     with torch.no_grad():
         for chosen in store.in_order(batch_atoms):
-            predicted = predict_batch(network.energies_and_gradients, store.batch(chosen), True)
+            found = predict_batch(network.energies_and_gradients, store.batch(chosen), True)
+            assert found.virials_eV is not None
+            predicted = found.energies_eV, found.forces_eV_per_A, found.virials_eV
             for kept, part in zip(parts, predicted, strict=True):
-                assert part is not None
                 kept.append(part.detach().cpu().double().numpy())
     has = store.has_stress.cpu().numpy()[:, None, None] > 0
     return Comparison(

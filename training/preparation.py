@@ -15,7 +15,7 @@ from compactff_md.students import StudentNetwork
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.dataset import known_elements
 from compactff_md.training.distributed import Team
-from compactff_md.training.frames import LabelledSet, fit_energy_shifts
+from compactff_md.training.frames import LabelledSet, fit_energy_shifts, mean_atom_energies
 
 SMALL_BATCH_ATOMS = 2000  # below this a second thread costs more than it brings
 
@@ -34,7 +34,8 @@ def create_network(config: TrainConfig, data: LabelledSet) -> StudentNetwork:
 def prepare_network(network: StudentNetwork, data: LabelledSet) -> None:
     """Set the energies of atoms and the scale from the data.
 
-    The shift is the isolated atoms' energy where given, else a fit on composition. The scale in eV is
+    The shift is the isolated atoms' energy where given, else the mean of the teacher's energies of atoms,
+    else a fit on composition. The scale in eV is
     the root mean square force in eV/A: energies then vary by it over about an angstrom.
     """
     isolated = [data.isolated_eV.get(symbol) for symbol in network.elements]
@@ -46,7 +47,8 @@ def prepare_network(network: StudentNetwork, data: LabelledSet) -> None:
             )
         shifts = torch.tensor(isolated, dtype=torch.float64)
     else:
-        shifts = torch.from_numpy(fit_energy_shifts(data.frames, network.elements))
+        of_elements = mean_atom_energies if data.has_atom_energies else fit_energy_shifts
+        shifts = torch.from_numpy(of_elements(data.frames, network.elements))
     squares = sum(float((frame.forces_eV_per_A**2).sum()) for frame in data.frames)
     scale = math.sqrt(squares / (3 * sum(len(frame) for frame in data.frames)))
     network.energy_shift_eV.copy_(shifts)

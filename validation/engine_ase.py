@@ -164,8 +164,7 @@ class _Recorder:
         if temperature > mover.hottest_K:
             raise CompactFFError(f"temperature is {temperature:.0f} K, the limit {mover.hottest_K:.0f} K")
         frame = (self.atoms.positions.copy(), mover.velocities.copy(), np.array(mover.forces))
-        frame = (*frame, self.atoms.cell.array.copy())
-        self.rows.append((potential, kinetic, *frame))
+        self.rows.append((potential, kinetic, *frame, self.atoms.cell.array.copy()))
 
     def steps_kept(self, task: Task) -> int:
         """Step of the last frame that made sense."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -54,7 +55,7 @@ def run(campaign: Campaign) -> Section:
         for z in elements
     }
     worst = [
-        confirmed(scan, lambda near, z=z: leaving(calculator, campaign.structure, z, near))
+        confirmed(scan, partial(leaving, calculator, campaign.structure, z))
         for z, scan in zip(elements, scans.values(), strict=True)
     ]
     pairs = {

@@ -151,7 +151,8 @@ class MLIAPStudent:
         halo = network.halo = self._halo(data, step)
         neighbours, species = step.neighbours, step.species
         if isinstance(halo, OwnerHalo):
-            neighbours, species = halo.merged[neighbours], species[halo.kept]
+            neighbours = halo.merged.index_select(0, neighbours)
+            species = species.index_select(0, halo.kept)
         table = pair_table(step.rows, neighbours, step.vectors_A, step.num_rows, network.dtype_like().dtype)
         with torch.no_grad():
             energies, gradients = network.energies_and_gradients(

@@ -44,7 +44,8 @@ def test_a_batch_gives_what_single_frames_give(network):
     frames = make_frames()
     store = FrameStore(frames, network, torch.device("cpu"), torch.float64)
     chosen = np.array([3, 0, 2, 1])
-    energies, forces, virials = predict_batch(network.energies_and_gradients, store.batch(chosen), True)
+    found = predict_batch(network.energies_and_gradients, store.batch(chosen), True)
+    energies, forces, virials = found.energies_eV, found.forces_eV_per_A, found.virials_eV
     start = 0
     for place, index in enumerate(chosen):
         structure = frames[index].structure

@@ -60,6 +60,15 @@ def test_non_finite_labels(ethanol, field):
         check_labels(changed(ethanol, 3, **{field: bad[field]}), CheckConfig())
 
 
+def test_energies_of_atoms_add_up(ethanol):
+    parts = np.full(9, ethanol.frames[3].energy_eV / 9)
+    check_labels(changed(ethanol, 3, atom_energies_eV=parts), CheckConfig())
+    with pytest.raises(
+        CompactFFError, match=r"frame 3: its energies of atoms add up to \+0.9 eV from its en"
+    ):
+        check_labels(changed(ethanol, 3, atom_energies_eV=parts + 0.1), CheckConfig())
+
+
 def test_absurd_forces(ethanol):
     forces = np.zeros((9, 3))
     forces[4] = [0.0, 120.0, 0.0]

@@ -5,7 +5,14 @@ from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from compactff_md.errors import CompactFFError
-from compactff_md.training.keys import LabelKeys, energy_of, forces_of, resolve_keys, stress_of
+from compactff_md.training.keys import (
+    LabelKeys,
+    atom_energies_of,
+    energy_of,
+    forces_of,
+    resolve_keys,
+    stress_of,
+)
 
 FORCES = np.arange(9.0).reshape(3, 3)
 STRESS = np.array([[1.0, 0.6, 0.5], [0.6, 2.0, 0.4], [0.5, 0.4, 3.0]]) * 1e-3
@@ -74,6 +81,10 @@ def test_missing_and_malformed_labels_name_the_frame():
     atoms.arrays["forces"] = np.zeros((3, 2))
     with pytest.raises(CompactFFError, match=r"shape \(3, 2\).*expected numbers of shape \(3, 3\)"):
         forces_of(atoms, keys, "frame 7")
+    assert atom_energies_of(atoms, keys, "frame 7") is None
+    atoms.info["energies"] = [1.0, 2.0]
+    with pytest.raises(CompactFFError, match=r"shape \(2,\).*expected numbers of shape \(3,\) in eV"):
+        atom_energies_of(atoms, LabelKeys(energies="energies"), "frame 7")
 
 
 @pytest.mark.parametrize("form", ["matrix", "nine", "voigt"])

@@ -9,6 +9,9 @@ from ase.calculators.emt import EMT
 from ase.io import read
 
 from compactff_md.errors import CompactFFError
+from compactff_md.training.checks import check_labels
+from compactff_md.training.config import CheckConfig
+from compactff_md.training.dataset import read_labelled
 from compactff_md.training.labelling import (
     LabelCounts,
     Labeller,
@@ -46,6 +49,17 @@ def test_labels_are_those_of_the_calculator_from_one_call():
     assert np.allclose(label.stress_eV_per_A3, reference.get_stress(voigt=False))
     assert labeller.counts.calls == 1
     assert labeller.label(molecule("H2O")).stress_eV_per_A3 is None
+    assert np.allclose(label.atom_energies_eV, reference.get_potential_energies())
+
+
+def test_energies_of_atoms_that_are_not_parts_of_the_energy_are_left_out():
+    class Elsewhere(EMT):
+        def calculate(self, *arguments, **options):
+            super().calculate(*arguments, **options)
+            self.results["energies"] = self.results["energies"] + 0.01
+
+    atoms = bulk("Cu", cubic=True)
+    assert Labeller(teacher(Elsewhere)).label(atoms).atom_energies_eV is None
 
 
 def test_failures_are_counted_and_the_next_call_works():
@@ -93,3 +107,6 @@ def test_written_frames_are_read_back(tmp_path):
     assert frames[2].info == {"temperature_K": 300.0}
     assert frames[2].get_potential_energy() == pytest.approx(label.energy_eV)
     assert np.allclose(frames[2].get_stress(voigt=False), label.stress_eV_per_A3)
+    read_again = read_labelled(frames).frames[2]
+    assert np.allclose(read_again.atom_energies_eV, label.atom_energies_eV, atol=1e-7)
+    check_labels(read_labelled(frames), CheckConfig(duplicates="keep"))

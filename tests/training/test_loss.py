@@ -3,11 +3,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from ase.build import molecule
 
 from compactff_md import students
+from compactff_md.structure import Structure
 from compactff_md.training.batches import FrameStore
 from compactff_md.training.config import TrainConfig, make_config
 from compactff_md.training.dataset import read_labelled
+from compactff_md.training.frames import Frame
 from compactff_md.training.loss import batch_loss, energy_weight, learning_rate, penalty, predict_batch
 
 
@@ -24,11 +27,12 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(copper_frames):
     network = students.create("ultra-tiny", ["Cu"]).double().train()
     store = FrameStore(frames, network, torch.device("cpu"), torch.float64)
     batch = store.batch(np.arange(4))
-    fields = {"loss": "squared", "forces_weight": 2.0, "stress_weight": 5.0}
+    fields = {"loss": "squared", "forces_weight": 2.0, "energy_weight": 3.0, "stress_weight": 5.0}
     loss, square = batch_loss(
-        network.energies_and_gradients, batch, make_config(TrainConfig, fields), 3.0, True
+        network.energies_and_gradients, batch, make_config(TrainConfig, fields), 0.0, True
     )
-    energies, forces, virials = predict_batch(network.energies_and_gradients, batch, True)
+    found = predict_batch(network.energies_and_gradients, batch, True)
+    energies, forces, virials = found.energies_eV, found.forces_eV_per_A, found.virials_eV
     expected = 2.0 * (forces - batch.forces_eV_per_A).square().mean()
     expected = expected + 3.0 * ((energies - batch.energies_eV) / 4).square().mean()
     expected = expected + 5.0 * ((virials - batch.virials_eV) / 4).square().mean()
@@ -36,6 +40,29 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(copper_frames):
     assert square.item() == pytest.approx((forces - batch.forces_eV_per_A).square().mean().item())
     loss.backward()
     assert all(p.grad is not None for p in network.parameters() if p.numel())
+
+
+def test_energies_of_atoms_count_in_the_first_half():
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(size=3), None]
+    frames = tuple(
+        Frame(
+            Structure.from_ase(molecule("H2O")),
+            -10.0 if own is None else float(own.sum()),
+            rng.normal(size=(3, 3)),
+            atom_energies_eV=own,
+        )
+        for own in parts
+    )
+    network = students.create("ultra-tiny", ["H", "O"]).double().train()
+    batch = FrameStore(frames, network, torch.device("cpu"), torch.float64).batch(np.arange(2))
+    fields = {"loss": "squared", "forces_weight": 0, "energy_weight": 0, "energy_weight_end": 0}
+    config = make_config(TrainConfig, {**fields, "atom_energies_weight": 4.0})
+    of_atoms = network.energies_and_gradients(batch.vectors, batch.neighbours, batch.species)[0][:3]
+    error = of_atoms - torch.from_numpy(parts[0])
+    for progress, weight in ((0.0, 4.0), (0.25, 2.0), (0.5, 0.0), (1.0, 0.0)):
+        loss, _ = batch_loss(network.energies_and_gradients, batch, config, progress, False)
+        assert loss.item() == pytest.approx(weight * error.square().sum().item() / 6)
 
 
 def test_the_rate_rises_shortly_and_falls_to_zero():
