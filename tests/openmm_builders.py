@@ -6,6 +6,7 @@ import torch
 
 from builders import random_structure
 from compactff_md import students
+from compactff_md.engines.md_settings import MDSettings
 from compactff_md.engines.openmm_import import openmm, unit
 from compactff_md.engines.openmm_system import OpenMMSystem, to_openmm
 from compactff_md.gradients import predict
@@ -14,6 +15,13 @@ from compactff_md.structure import Structure
 
 ELEMENTS = ["C", "H", "O"]
 SLANTED = np.array([[6.1, 0.0, 0.0], [1.7, 5.6, 0.0], [-1.2, 2.1, 6.4]])
+
+# 0.1 fs: an untrained student is a rough landscape.
+GENTLE = {"timestep_fs": 0.1, "report_interval": 5, "trajectory_interval": 10}
+
+
+def settings(**fields) -> MDSettings:
+    return MDSettings(**{"ensemble": "nve", "steps": 40, **GENTLE, **fields})
 
 
 def student(scale: float = 10.0):

@@ -128,13 +128,7 @@ def forces_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray:
     value = lookup(atoms, str(keys.forces))
     if value is None:
         raise CompactFFError(f"{name} has no forces {keys.forces or 'forces'!r}; add them or drop the frame")
-    forces = np.asarray(value)
-    if forces.shape != (len(atoms), 3) or forces.dtype.kind not in "fiu":
-        raise CompactFFError(
-            f"{name}: forces {keys.forces!r} have shape {forces.shape} and type {forces.dtype}; "
-            f"expected numbers of shape ({len(atoms)}, 3) in eV/A"
-        )
-    return forces.astype(np.float64)
+    return _numbers(value, (len(atoms), 3), f"{name}: forces {keys.forces!r}", "eV/A")
 
 
 def atom_energies_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray | None:
@@ -148,13 +142,7 @@ def atom_energies_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray
     value = lookup(atoms, keys.energies) if keys.energies else None
     if value is None:
         return None
-    energies = np.asarray(value)
-    if energies.shape != (len(atoms),) or energies.dtype.kind not in "fiu":
-        raise CompactFFError(
-            f"{name}: energies of atoms {keys.energies!r} have shape {energies.shape} and type "
-            f"{energies.dtype}; expected numbers of shape ({len(atoms)},) in eV"
-        )
-    return energies.astype(np.float64)
+    return _numbers(value, (len(atoms),), f"{name}: energies of atoms {keys.energies!r}", "eV")
 
 
 def stress_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray | None:
@@ -174,6 +162,16 @@ def stress_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray | None
     if virial is None:
         return None
     return -_matrix(virial, f"{name}: virial {keys.virial!r}") / atoms.get_volume()
+
+
+def _numbers(value: Any, shape: tuple[int, ...], what: str, unit: str) -> np.ndarray:
+    numbers = np.asarray(value)
+    if numbers.shape != shape or numbers.dtype.kind not in "fiu":
+        raise CompactFFError(
+            f"{what} have shape {numbers.shape} and type {numbers.dtype}; "
+            f"expected numbers of shape {shape} in {unit}"
+        )
+    return numbers.astype(np.float64)
 
 
 def _matrix(value: Any, what: str) -> np.ndarray:

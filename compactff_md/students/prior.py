@@ -84,13 +84,3 @@ class ZBLRepulsion(nn.Module):
             distance, self.pair_parameters(neighbours, species[: vectors.shape[0]], species)
         )
         return energy.sum(dim=1)
-
-    def energies_and_gradients(
-        self, vectors: Tensor, neighbours: Tensor, species: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Energies (N,) in eV and their gradients by the vectors (N, K, 3) in eV/A."""
-        distance = torch.linalg.vector_norm(vectors, dim=-1)
-        energy, slope = self.energy_and_slope(
-            distance, self.pair_parameters(neighbours, species[: vectors.shape[0]], species)
-        )
-        return energy.sum(dim=1), (slope / distance).unsqueeze(-1) * vectors

@@ -13,19 +13,13 @@ import pytest
 from compactff_md.engines import openmm_recorder
 from compactff_md.engines.md_log import read_log
 from compactff_md.engines.openmm_import import openmm
-from compactff_md.engines.openmm_md import MDSettings, MDStopped, run_md, simulate
+from compactff_md.engines.openmm_md import MDStopped, run_md, simulate
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
-from openmm_builders import ethanol, springs, student
+from openmm_builders import ethanol, settings, springs, student
 
 # What MDAnalysis says of its own future.
 pytestmark = pytest.mark.filterwarnings("ignore:DCDReader currently makes:DeprecationWarning")
-# 0.1 fs: an untrained student is a rough landscape.
-GENTLE = {"timestep_fs": 0.1, "report_interval": 5, "trajectory_interval": 10}
-
-
-def settings(**fields) -> MDSettings:
-    return MDSettings(**{"ensemble": "nve", "steps": 40, **GENTLE, **fields})
 
 
 @pytest.fixture(scope="module")
