@@ -1,8 +1,8 @@
 """Every figure of the documents: ``make bench``, or ``python -m compactff_md.training.bench PART``.
 
 Prints Markdown tables and writes them with their numbers into runs/bench. Parts: speed and lammps (six
-and twenty minutes), aspirin and bakeoff, which train (half an hour each, with two jobs). What is trained
-already is not trained again: remove the out folder to start anew.
+and twenty minutes), aspirin, bakeoff and ablation, which train (half an hour each, with two jobs). What is
+trained already is not trained again: remove the out folder to start anew.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from compactff_md.files import write_json, write_text
 from compactff_md.students import SIZES
 from compactff_md.training.bakeoff import bakeoff
+from compactff_md.training.bench_ablation import ablation
 from compactff_md.training.bench_aspirin import aspirin
 from compactff_md.training.bench_lammps import against_bare, against_teacher
 from compactff_md.training.bench_speed import against_painn, scaling
@@ -72,7 +73,20 @@ def lammps(arguments: argparse.Namespace) -> None:
         show("lammps teacher: SevenNet 7net-0 through ASE on the same box", rows, arguments.out)
 
 
-PARTS = {"speed": speed, "lammps": lammps, "aspirin": distilled_aspirin, "bakeoff": architectures}
+def parts_of_distillation(arguments: argparse.Namespace) -> None:
+    """Accuracy with and without each part of a distillation, after equal labels and steps."""
+    calls, steps = arguments.calls, arguments.steps
+    rows = ablation(arguments.structure, calls, steps, arguments.out / "ablation", arguments.jobs)
+    show(f"ablation: {calls:,} teacher calls and {steps:,} steps each", rows, arguments.out)
+
+
+PARTS = {
+    "speed": speed,
+    "lammps": lammps,
+    "aspirin": distilled_aspirin,
+    "bakeoff": architectures,
+    "ablation": parts_of_distillation,
+}
 
 
 def parse() -> argparse.Namespace:
@@ -82,10 +96,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder for tables and runs")
     parser.add_argument("--minutes", type=float, help="of training each; 10 (aspirin), 6 (bakeoff)")
     parser.add_argument(
-        "--jobs", type=int, default=2, help="runs at a time, one core each (aspirin, bakeoff)"
+        "--jobs", type=int, default=2, help="runs at a time, one core each, of those that train"
     )
     parser.add_argument("--sizes", nargs="+", default=SIZES, choices=SIZES, help="of students, for lammps")
-    parser.add_argument("--structure", type=Path, default=Path("openmm/aspirin.xyz"), help="for aspirin")
+    parser.add_argument(
+        "--structure", type=Path, default=Path("openmm/aspirin.xyz"), help="for aspirin, ablation"
+    )
+    parser.add_argument("--calls", type=int, default=3000, help="of the teacher for each (ablation)")
+    parser.add_argument("--steps", type=int, default=8000, help="of training each (ablation)")
     parser.add_argument("--time-ps", type=float, default=100.0, help="of NVE (aspirin)")
     parser.add_argument("--train", type=Path, default=DATA / "ethanol_train.xyz.gz", help="for bakeoff")
     parser.add_argument("--test", type=Path, default=DATA / "ethanol_test.xyz.gz", help="for bakeoff")

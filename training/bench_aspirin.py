@@ -7,10 +7,7 @@ is there is not done again.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,7 @@ from compactff_md.engines.md_settings import MDSettings
 from compactff_md.engines.openmm_md import run_md
 from compactff_md.structure import read_structures
 from compactff_md.students import SIZES
+from compactff_md.training.bench_jobs import rows_of
 from compactff_md.training.config import DistillConfig
 from compactff_md.training.distill import distill
 
@@ -60,18 +58,8 @@ def aspirin(
     structure: Path, minutes: float, time_ps: float, out: Path, jobs: int = 1
 ) -> list[dict[str, Any]]:
     """Rows of all sizes, ``jobs`` at a time, each in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def row(size: str) -> dict[str, Any]:
-        arguments = [size, str(structure), str(minutes), str(time_ps), str(out / size)]
-        command = [sys.executable, "-m", "compactff_md.training.bench_aspirin", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        if done.returncode:
-            raise RuntimeError(f"{size} failed:\n{done.stderr[-2000:]}")
-        return json.loads(done.stdout.splitlines()[-1])
-
-    with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(row, SIZES))[::-1]  # the longest first
+    runs = [(size, structure, minutes, time_ps, out / size) for size in SIZES]
+    return rows_of("compactff_md.training.bench_aspirin", runs, jobs)[::-1]  # the longest first
 
 
 if __name__ == "__main__":
