@@ -1,12 +1,12 @@
 """Constant pressure and temperature: a periodic box of water by a student, with a Monte Carlo barostat.
 
-    compactff distill openmm/water_training.xyz --teacher gfn1-xtb --minutes 30 \
-        --temperature 300 --temperature 500 --out water
-    python openmm/npt_box.py water
+    compactff distill --recipe training/recipes/water.yaml --out runs/water
+    python openmm/npt_box.py runs/water
 
-Give it the time: a student of 80 frames let this box run away within a picosecond. (GFN1-xTB labels small
-periodic boxes ten times faster than GFN2-xTB; its water is not real water.) The same without a script:
-``compactff md openmm/water_box.xyz --student water --ensemble npt --pressure 1 --time 1ps --out npt``.
+A student must have seen a liquid: one of 80 frames, or of molecules and clusters alone such as organic-tiny,
+lets this box run away within a picosecond. (GFN1-xTB labels small periodic boxes ten times faster than
+GFN2-xTB; its water is not real water.) The same without a script:
+``compactff md openmm/water_box.xyz --student runs/water --ensemble npt --pressure 1 --time 1ps --out npt``.
 """
 
 import argparse

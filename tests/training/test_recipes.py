@@ -17,6 +17,13 @@ def test_the_recipes_of_the_package_are_read_and_have_a_test(name):
     assert any(step.purpose == "test" for step in config.sampling.steps)
 
 
+def test_the_recipe_of_water_has_a_liquid_and_rounds():
+    config = read_config(DistillConfig, RECIPES / "water.yaml")
+    structures = read_structures(RECIPES.parents[1] / config.structures)
+    assert structures[0].pbc.all() and config.rounds.most > 0
+    assert any(step.kind == "md" and "given" in step.of for step in config.sampling.steps)
+
+
 def test_the_argyrodite_cells_are_the_composition_and_its_double():
     cells = read_structures(RECIPES / "li6ps5cl.xyz")
     assert [cell.symbols.formula.count() for cell in cells] == [
