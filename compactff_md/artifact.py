@@ -29,8 +29,10 @@ from compactff_md.students import rebuild
 from compactff_md.students.base import StudentNetwork
 from compactff_md.students.uncertainty import Uncertainty, uncertainty_from
 
-FORMAT_VERSION = 2  # the newest that is read
-# A file without an uncertainty is written as version 1, which older releases read.
+FORMAT_VERSION = 3  # the newest that is read
+# A file without energy bounds is written as version 2, and one without an uncertainty, too, as version 1:
+# older releases read these.
+UNBOUNDED_VERSION = 2
 PLAIN_VERSION = 1
 UNCERTAINTY_PREFIX = "uncertainty."
 KEY = "compactff_md"
@@ -42,7 +44,8 @@ DTYPES = ("float32", "float64")
 class StudentMetadata(BaseModel):
     """What a student file tells about itself; everything can be read without its weights.
 
-    ``anchored`` is True where isolated atoms have given energies; ``units`` are those of the student's
+    ``anchored`` is True where isolated atoms have given energies; ``energy_bounds`` are those of
+    :meth:`StudentNetwork.bound_energies`; ``units`` are those of the student's
     inputs and outputs; ``teacher`` has name, version and settings; ``data`` counts, seeds and sources of
     the training frames; ``metrics`` the errors on frames that the training did not see; ``versions`` the
     packages that made the file; ``created`` is an ISO date in UTC.
@@ -58,6 +61,7 @@ class StudentMetadata(BaseModel):
     num_interactions: int
     num_parameters: int
     anchored: bool = False
+    energy_bounds: tuple[float, float, float] | None = None
     dtype: str = "float32"
     units: dict[str, str] = Field(default_factory=lambda: {"length": "angstrom", "energy": "eV"})
     size: str | None = None
@@ -134,8 +138,13 @@ def student_bytes(
     for key, value in tensors.items():
         if not torch.isfinite(value).all():
             raise CompactFFError(f"{name} was not written: {key} of the network is NaN or infinite")
-    version = PLAIN_VERSION if uncertainty is None else FORMAT_VERSION
-    content = {**metadata.model_dump(), "format_version": version}
+    version = PLAIN_VERSION if uncertainty is None else UNBOUNDED_VERSION
+    content = metadata.model_dump()
+    if metadata.energy_bounds is None:
+        del content["energy_bounds"]
+    else:
+        version = FORMAT_VERSION
+    content["format_version"] = version
     header = {KEY: json.dumps(plain(content)), CHECKSUM_KEY: _checksum(tensors)}
     return safetensors.torch.save(tensors, header)
 
@@ -209,6 +218,8 @@ def student_from_bytes(content: bytes, name: str) -> tuple[StudentNetwork, Stude
         own = {key: value for key, value in tensors.items() if not key.startswith(UNCERTAINTY_PREFIX)}
         network.load_state_dict(own)
         network.anchored = metadata.anchored
+        if metadata.energy_bounds is not None:
+            network.bound_energies(*metadata.energy_bounds)
     except (RuntimeError, TypeError, KeyError) as error:
         raise CompactFFError(
             f"{name}: the weights do not fit its {metadata.architecture}: {error}"
@@ -226,6 +237,7 @@ def _identity(network: StudentNetwork) -> dict[str, Any]:
         "num_interactions": int(network.num_interactions),
         "num_parameters": int(network.num_parameters),
         "anchored": bool(network.anchored),
+        "energy_bounds": tuple(network.energy_bounds.tolist()) if network.bounded else None,
         "dtype": str(dtype).removeprefix("torch."),
     }
 

@@ -14,11 +14,12 @@ import sys
 from pathlib import Path
 
 import ase.io
-from openmm import LangevinMiddleIntegrator, LocalEnergyMinimizer, MonteCarloBarostat, Platform
+from openmm import LangevinMiddleIntegrator, MonteCarloBarostat, Platform
 from openmm.app import PDBFile, Simulation, StateDataReporter, XTCReporter
 from openmm.unit import bar, femtosecond, kelvin, picosecond
 
 import compactff_md
+from compactff_md.engines.openmm_minimise import minimise
 from compactff_md.engines.openmm_system import prepare
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -40,7 +41,8 @@ box.system.addForce(MonteCarloBarostat(1 * bar, 300 * kelvin, 25))
 integrator = LangevinMiddleIntegrator(300 * kelvin, 1 / picosecond, 0.5 * femtosecond)
 simulation = Simulation(box.topology, box.system, integrator, Platform.getPlatformByName(args.platform))
 simulation.context.setPositions(box.positions_nm)
-LocalEnergyMinimizer.minimize(simulation.context, maxIterations=50)
+# OpenMM's LocalEnergyMinimizer tries steps so long that atoms land in each other, where no student is right.
+minimise(simulation.context)
 simulation.context.setVelocitiesToTemperature(300 * kelvin, 1)
 
 with Path(f"{args.out}.pdb").open("w") as stream:

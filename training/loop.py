@@ -23,7 +23,12 @@ from compactff_md.training.frames import Frame, LabelledSet
 from compactff_md.training.loss import Evaluate, batch_loss, learning_rate
 from compactff_md.training.metrics import compare, energy_errors, force_errors
 from compactff_md.training.optimiser import Optimiser
-from compactff_md.training.preparation import create_network, prepare_network, torch_settings
+from compactff_md.training.preparation import (
+    bound_to_data,
+    create_network,
+    prepare_network,
+    torch_settings,
+)
 from compactff_md.training.progress import Reporter
 from compactff_md.training.shapes import Shapes, choose_shapes
 
@@ -110,6 +115,7 @@ class Trainer:
         # Never .float(): it would round the energies of atoms, which are float64 in every student.
         self.network = (network.double() if dtype == torch.float64 else network).to(team.device).train()
         self.store = FrameStore(train_set.frames, network, team.device, dtype)
+        self.train_frames = train_set.frames
         self.valid_frames = _spread(valid_set.frames, VALIDATION_FRAMES)
         self.valid_store = FrameStore(self.valid_frames, network, team.device, dtype)
         self.state = TrainState()
@@ -283,6 +289,7 @@ class Trainer:
         state = self.state
         self.average.copy_to(self.averaged)
         network = self.averaged.cpu().eval()
+        bound_to_data(network, self.train_frames)
         return TrainResult(network, state.history, state.step, state.epoch, state.elapsed_s, self.resumed_at)
 
 

@@ -7,16 +7,25 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from compactff_md import students
 from compactff_md.errors import CompactFFError
 from compactff_md.students import StudentNetwork
+from compactff_md.training.batches import FrameStore
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.dataset import known_elements
 from compactff_md.training.distributed import Team
-from compactff_md.training.frames import LabelledSet, fit_energy_shifts, mean_atom_energies
+from compactff_md.training.frames import Frame, LabelledSet, fit_energy_shifts, mean_atom_energies
 
+# Of the bounds of energies: frames looked at, atoms at a time, what is left out at each end of the range of
+# the energies, and the room beyond all of them in such ranges (a trained network's energies are about one).
+BOUND_FRAMES = 4000
+BOUND_ATOMS = 4096
+BOUND_TAIL = 1e-3
+ROOM_BELOW, ROOM_ABOVE = 0.15, 0.25
+LEAST_RANGE = 0.5
 SMALL_BATCH_ATOMS = 2000  # below this a second thread costs more than it brings
 
 
@@ -54,6 +63,25 @@ def prepare_network(network: StudentNetwork, data: LabelledSet) -> None:
     network.energy_shift_eV.copy_(shifts)
     network.energy_scale_eV.fill_(scale if scale > 0 else 1.0)
     network.anchored = bool(data.isolated_eV)
+
+
+def bound_to_data(network: StudentNetwork, frames: tuple[Frame, ...]) -> None:
+    """Let energies of atoms level off beyond those in the data, with some room."""
+    weight = network.dtype_like()
+    chosen = frames[:: max(1, math.ceil(len(frames) / BOUND_FRAMES))]
+    store = FrameStore(chosen, network, weight.device, weight.dtype)
+    with torch.no_grad():
+        found = [
+            network.network_energies(batch.vectors, batch.neighbours, batch.species)
+            for batch in map(store.batch, store.in_order(BOUND_ATOMS))
+        ]
+        if network.anchored:
+            found.append(network.isolated_energies().to(weight))
+    energies = torch.cat(found).double().numpy()
+    low, high = np.quantile(energies, (BOUND_TAIL, 1.0 - BOUND_TAIL))
+    room = max(float(high - low), LEAST_RANGE)
+    lowest, highest = float(energies.min()), float(energies.max())
+    network.bound_energies(lowest - ROOM_BELOW * room, highest + ROOM_ABOVE * room, room)
 
 
 @contextmanager

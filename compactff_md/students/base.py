@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -44,6 +45,9 @@ class StudentNetwork(nn.Module, ABC):
         Brings features of neighbours from other ranks (:mod:`compactff_md.students.halo`).
     anchored
         True where ``energy_shift_eV`` are energies of isolated atoms, which the student then reproduces.
+    energy_bounds, bounded
+        Lowest and highest dimensionless energy of an atom up to which the network is taken at its word, and
+        the room beyond, shape (3,); and whether there are such bounds (:meth:`bound_energies`).
     """
 
     # No annotations here: torch.jit cannot read those of a class body that are strings.
@@ -60,6 +64,7 @@ class StudentNetwork(nn.Module, ABC):
         self.cutoff_A = float(cutoff_A)
         self.hyperparameters = dict(hyperparameters)
         self.anchored = False
+        self.bounded = False
         numbers = [atomic_numbers[symbol] for symbol in self.elements]
         self.prior = ZBLRepulsion(numbers)
         self.halo: nn.Module = LocalHalo()
@@ -67,6 +72,8 @@ class StudentNetwork(nn.Module, ABC):
         self.energy_shift_eV: Tensor
         self.energy_scale_eV: Tensor
         self.anchor: Tensor
+        self.energy_bounds: Tensor
+        self.register_buffer("energy_bounds", torch.tensor([-1.0, 1.0, 1.0]), persistent=False)
         self.register_buffer("atomic_numbers", torch.tensor(numbers))
         self.register_buffer("energy_shift_eV", torch.zeros(len(numbers), dtype=torch.float64))
         self.register_buffer("energy_scale_eV", torch.ones((), dtype=torch.float64))
@@ -102,10 +109,42 @@ class StudentNetwork(nn.Module, ABC):
         Tensor
             Energies in eV, shape (N,), float64.
         """
-        energies = self.network_energies(vectors, neighbours, species).to(torch.float64)  # (N,)
+        energies = self.network_energies(vectors, neighbours, species)  # (N,)
+        if self.bounded:
+            energies = self.level(energies)[0]
+        energies = energies.to(torch.float64)
         repulsion = self.prior(vectors, neighbours, species).to(torch.float64)  # (N,)
         total = self.offsets_eV()[species[: vectors.shape[0]]] + energies * self.energy_scale_eV + repulsion
         return total if num_owned < 0 else total * owned_rows(total, num_owned)
+
+    @torch.jit.unused
+    def bound_energies(self, lowest: float, highest: float, room: float) -> None:
+        """Let the network's energy of an atom level off beyond these dimensionless bounds, of trained ones.
+
+        What a network says of atoms that are packed as no data are grows with a high power of the density,
+        down as well as up: an optimiser that steps too far falls into it. Beyond the bounds the energy
+        still rises by ``room``, or falls by a quarter of it, at most, with two continuous derivatives;
+        within nothing changes.
+
+        Raises
+        ------
+        CompactFFError
+            If they are not finite, or not in this order, or there is no room.
+        """
+        if not (-math.inf < lowest < highest < math.inf and 0.0 < room < math.inf):
+            raise CompactFFError(
+                f"energy bounds are {lowest} and {highest}, room {room}; expected lowest < highest and room"
+            )
+        self.energy_bounds.copy_(torch.tensor([lowest, highest, room], dtype=torch.float64))
+        self.bounded = True
+
+    def level(self, energies: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies (N,) that level off beyond the bounds, and their derivative by those given."""
+        lowest, highest, above = self.energy_bounds.unbind()
+        inside = torch.minimum(torch.maximum(energies, lowest), highest)
+        room = torch.where(energies < lowest, 0.25, 1.0) * above
+        beyond = torch.tanh((energies - inside) / room)
+        return torch.addcmul(inside, beyond, room), 1.0 - beyond * beyond
 
     @torch.jit.export
     def energies_and_gradients(

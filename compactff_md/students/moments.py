@@ -109,7 +109,7 @@ class MomentsStudent(StudentNetwork):
         Returns
         -------
         energies
-            Dimensionless, shape (N,).
+            Dimensionless, shape (N,); levelled off where gradients are asked for.
         gradients_eV_per_A
             Of the energies of network and prior together, of the first ``num_owned`` rows or of all, shape
             (N, K, 3); empty where none are asked for.
@@ -144,6 +144,10 @@ class MomentsStudent(StudentNetwork):
         if not with_gradients:
             return energy, energy[:0], feature, energy[:0]
         repulsion, repulsion_slope = self.prior.energy_and_slope(distance, parameters)
+        if self.bounded:
+            energy, steepness = self.level(energy)
+            for state in saved:
+                state[-1] = state[-1] * steepness.unsqueeze(1)
         if num_owned >= 0:
             owned = owned_rows(distance, num_owned).unsqueeze(1)
             repulsion_slope = repulsion_slope * owned

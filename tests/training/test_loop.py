@@ -7,7 +7,11 @@ import pytest
 import torch
 
 from compactff_md.errors import CompactFFError
+from compactff_md.neighbours import neighbour_table
+from compactff_md.structure import Structure
+from compactff_md.training.dataset import load_sets
 from compactff_md.training.loop import CHECKPOINT, train
+from compactff_md.training.metrics import compare, summary
 from compactff_md.training.progress import Reporter
 
 
@@ -52,10 +56,28 @@ def test_isolated_atoms_keep_their_energies(ethanol_sets, quick_config, tmp_path
     assert energies.tolist() == pytest.approx(expected, abs=1e-5)
 
 
-def test_stress_is_learned(copper_frames, quick_config, tmp_path):
-    from compactff_md.training.dataset import load_sets
-    from compactff_md.training.metrics import compare, summary
+def test_energies_level_off_beyond_those_of_the_data_only(ethanol_sets, quick_config, tmp_path):
+    network = train(quick_config(), *ethanol_sets, tmp_path).network
+    assert network.bounded
+    bounded = compare(network, ethanol_sets[0].frames)
+    network.bounded = False
+    free = compare(network, ethanol_sets[0].frames)
+    assert (bounded.predicted_forces_eV_per_A == free.predicted_forces_eV_per_A).all()
+    assert (bounded.predicted_energies_eV == free.predicted_energies_eV).all()
+    network.bounded = True
+    first = ethanol_sets[0].frames[0].structure
+    packed = Structure(0.2 * first.positions_A, first.numbers)
+    table = neighbour_table(packed, network.cutoff_A)
+    vectors = table.vectors(torch.from_numpy(packed.positions_A)).float()
+    species = network.species_of(torch.from_numpy(packed.numbers))
+    raw = network.network_energies(vectors, table.neighbours, species).detach()
+    lowest, highest, room = network.energy_bounds.tolist()
+    levelled = network.level(raw)[0]
+    assert float(levelled.min()) >= lowest - 0.25 * room - 1e-5
+    assert float(levelled.max()) <= highest + room + 1e-5
 
+
+def test_stress_is_learned(copper_frames, quick_config, tmp_path):
     config = quick_config(steps=250, batch_size=4)
     sets = load_sets([copper_frames[:10]], copper_frames[10:], config)
     before = summary(compare(train(quick_config(steps=1), *sets, tmp_path / "a").network, sets[0].frames))
