@@ -32,10 +32,12 @@ def test_a_fluid_under_pressure_has_the_same_density_in_every_engine(hard_sphere
     pytest.importorskip("openmm")
     lammps()
     fluid = Structure.from_ase(bulk("Ar", "fcc", a=2.8, cubic=True).repeat(2))
-    task = Task("npt", 600.0, 2.0, 700, 7, 3, equilibration_steps=700, pressure_bar=PRESSURE_BAR)
     fluid_density = 40 * fluid.numbers.size / fluid.volume_A3 * 1.66
     means = {}
     for name in ("ase", "openmm", "lammps"):
+        # OpenMM's barostat tries a new volume every 25 steps only.
+        before = 4000 if name == "openmm" else 1000
+        task = Task("npt", 600.0, 2.0, 1000, 10, 3, equilibration_steps=before, pressure_bar=PRESSURE_BAR)
         run = make_engine(name, subject_of(hard_spheres), "float32").run(fluid, task)
         assert not run.failure and len(run) == 101
         assert run.kinetic_temperature_K.mean() == pytest.approx(600.0, rel=0.2)  # 100 frames of 32 atoms
