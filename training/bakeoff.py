@@ -7,14 +7,12 @@ of docs/bakeoff.md. Runs that were done are not done again.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from compactff_md.students import SIZES, create
+from compactff_md.training.bench_jobs import rows_of
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.distill import train_from_files
 
@@ -49,18 +47,8 @@ def run_one(architecture: str, size: str, train: str, test: str, minutes: float,
 def bakeoff(train: Path, test: Path, minutes: float, out: Path, jobs: int = 1) -> list[dict[str, Any]]:
     """Every candidate at every size, ``jobs`` at a time, each on one thread in a process of its own."""
     tasks = [(a, size) for size in reversed(SIZES) for a in CANDIDATES if not _same_as_before(a, size)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def row(task: tuple[str, str]) -> dict[str, Any]:
-        arguments = [*task, str(train), str(test), str(minutes), str(out / f"{task[1]}-{task[0]}")]
-        command = [sys.executable, "-m", "compactff_md.training.bakeoff", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(task)} failed:\n{done.stderr[-2000:]}")
-        return json.loads(done.stdout.splitlines()[-1])
-
-    with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(row, tasks))
+    runs = [(a, size, train, test, minutes, out / f"{size}-{a}") for a, size in tasks]
+    return rows_of("compactff_md.training.bakeoff", runs, jobs)
 
 
 def _same_as_before(architecture: str, size: str) -> bool:

@@ -94,8 +94,8 @@ def check_parts(frames: tuple[Frame, ...]) -> None:
         if abs(missing) > PARTS_TOLERANCE_EV * len(frame):
             raise CompactFFError(
                 f"{frame.name}: its energies of atoms add up to {-missing:+.4g} eV from its energy; "
-                f"allowed are {PARTS_TOLERANCE_EV:g} eV an atom. Leave them out of the file, or give their "
-                "name with keys.energies if these are others"
+                f"allowed are {PARTS_TOLERANCE_EV:g} eV an atom. Give the name of those that do with "
+                "keys.energies, or set atom_energies_weight to 0"
             )
 
 

@@ -68,7 +68,7 @@ class TrainConfig(BaseModel):
         weight rises from the first to the second value between 60% and 90% of the run.
     atom_energies_weight
         Of the squared errors of the teacher's energies of atoms in eV^2, where the data have them; it falls
-        to zero over the first half of the run.
+        to zero over the first half of the run. 0 leaves them out of everything.
     compile
         "always" compiles the training step with torch.compile, "never" does not, "auto" does where it pays:
         from 4 minutes or 10,000 steps for each of the at most four shapes of batches. Frames of different

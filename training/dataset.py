@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import ase
@@ -110,11 +111,19 @@ def load_sets(
     isolated = {symbol: energy for part in parts for symbol, energy in part.isolated_eV.items()}
     isolated.update(given_isolated(config))
     everything = LabelledSet(tuple(frame for part in parts for frame in part.frames), isolated)
-    checked = check_labels(everything, config.checks)
+    checked = check_labels(_wanted(everything, config), config.checks)
     if valid is None:
         return split(checked, config.seed)
     held_out = check_validation(read_labelled(valid, config.keys), checked, config)
     return checked, held_out
+
+
+def _wanted(data: LabelledSet, config: TrainConfig) -> LabelledSet:
+    """Without energies of atoms where no weight asks for them: then they are not even checked."""
+    if config.atom_energies_weight > 0:
+        return data
+    frames = tuple(replace(frame, atom_energies_eV=None) for frame in data.frames)
+    return LabelledSet(frames, data.isolated_eV)
 
 
 def given_isolated(config: TrainConfig) -> dict[str, float]:
@@ -141,7 +150,7 @@ def check_validation(
 ) -> LabelledSet:
     """Check held-out frames by themselves and against the training set; return them."""
     checks = config.checks.model_copy(update={"duplicates": "keep"})
-    held_out = check_labels(LabelledSet(valid.frames, train.isolated_eV), checks)
+    held_out = check_labels(_wanted(LabelledSet(valid.frames, train.isolated_eV), config), checks)
     unknown = [symbol for symbol in held_out.elements if symbol not in known_elements(train, config)]
     if unknown:
         raise CompactFFError(

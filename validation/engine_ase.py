@@ -118,28 +118,29 @@ class _Mover:
             keep = np.exp(-self.friction_per_ps * dt / 1000.0)
             width = np.sqrt((1 - keep**2) * units.kB * self.task.temperature_K * ACCELERATION / self.masses)
             velocities = keep * velocities + width[:, None] * self.rng.normal(size=velocities.shape)
+        # Before the atoms move: forces and stress are asked for once a step.
+        change = self._log_volume_step() if self.task.pressure_bar is not None else 0.0
         self.atoms.set_positions(positions + 0.5 * dt * velocities)
+        if change:
+            self.atoms.set_cell(self.atoms.cell.array * np.exp(change / 3.0), scale_atoms=True)
         self.forces = self.atoms.get_forces()
         self.velocities = velocities + kick * self.forces
         if not np.isfinite(self.forces).all():
             raise CompactFFError("forces are not finite")
-        if self.task.pressure_bar is not None:
-            self._rescale(self.task.pressure_bar)
 
-    def _rescale(self, pressure_bar: float) -> None:
-        """The barostat's part of a step: cell and positions grow alike."""
+    def _log_volume_step(self) -> float:
+        """What the barostat adds to the logarithm of the volume; cell and positions grow alike."""
         atoms, task = self.atoms, self.task
-        change = log_volume_step(
+        assert task.pressure_bar is not None
+        return log_volume_step(
             atoms.get_volume(),
             atoms.get_stress(voigt=False),
             len(atoms),
             task.temperature_K,
-            pressure_bar,
+            task.pressure_bar,
             task.timestep_fs,
             self.rng,
         )
-        atoms.set_cell(atoms.cell.array * np.exp(change / 3.0), scale_atoms=True)
-        self.forces = atoms.get_forces()
 
     def kinetic_eV(self) -> float:
         """Kinetic energy of velocities and positions of the same time."""

@@ -102,6 +102,15 @@ def test_elements_of_the_student(ethanol_files):
         known_elements(data, make_config(TrainConfig, {"elements": ["H", "C"]}))
 
 
+def test_energies_of_atoms_are_left_out_unless_they_have_a_weight(water_frames):
+    for frame in water_frames:
+        frame.arrays["energies"] = np.zeros(len(frame))  # somebody's, of another meaning
+    sets = load_sets([water_frames[2:]], water_frames[:2], TrainConfig())
+    assert all(frame.atom_energies_eV is None for data in sets for frame in data.frames)
+    with pytest.raises(CompactFFError, match=r"energies of atoms add up to.*set atom_energies_weight to 0"):
+        load_sets([water_frames[2:]], water_frames[:2], TrainConfig(atom_energies_weight=1.0))
+
+
 def test_given_keys_reach_the_reader():
     atoms = molecule("H2O")
     atoms.info["e"], atoms.arrays["f"] = -14.0, np.zeros((3, 3))
