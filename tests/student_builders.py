@@ -1,5 +1,6 @@
 """Every architecture at every size, structures for them, and what is asked of them."""
 
+import copy
 import json
 
 import numpy as np
@@ -56,3 +57,14 @@ TINY_CELL = random_structure(13, ELEMENTS, 3, cell_A=SMALL, pbc=PERIODIC)
 SLAB = random_structure(14, ELEMENTS, 9, cell_A=TRICLINIC, pbc=(True, True, False))
 STRUCTURES = {"molecule": MOLECULE, "crystal": CRYSTAL, "tiny cell": TINY_CELL, "slab": SLAB}
 every_structure = pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
+
+
+def biting(network, structure):
+    """A copy beyond whose bounds are two thirds of a structure's atoms, and its raw energies."""
+    bounded = copy.deepcopy(network)
+    table = neighbour_table(structure, network.cutoff_A)
+    vectors = table.vectors(torch.from_numpy(structure.positions_A))
+    raw = network.network_energies(vectors, table.neighbours, species_of(network, structure)).detach()
+    lowest, highest = (float(q) for q in torch.quantile(raw, torch.tensor([1 / 3, 2 / 3]).double()))
+    bounded.bound_energies(lowest, highest, 2.0 * float(raw.max() - raw.min()))
+    return bounded, raw

@@ -152,7 +152,7 @@ def plan_fields(structures: dict[int, ase.Atoms], num: int, config: SamplingConf
 def plan_steps(
     given: dict[int, ase.Atoms], config: SamplingConfig, seed: int, folder: Path, reporter: Reporter
 ) -> Plan:
-    """Make the structures of every step, and plan its chains.
+    """Make the structures of every step, and plan its chains, those of the test first.
 
     What a step made is kept in ``folder``, so that it is made once; the same for the same arguments.
 
@@ -174,6 +174,7 @@ def plan_steps(
         elif not members:
             raise CompactFFError(f"step {name!r} has no structure to start from")
         plan.chains += _chains_of(step, name, members, plan, plain, (seed, 40, index))
+    plan.chains.sort(key=lambda chain: chain.spec.purpose == "train")  # stable
     return plan
 
 

@@ -188,10 +188,11 @@ class Simulation:
             self.masses_Da, positions_nm, temperature_K, seed, stop_rotation=rotation
         )
         if self.settings.equilibration_ps > 0.0:
-            positions_nm, velocities = self._equilibrated(positions_nm, velocities, stop)
+            positions_nm, velocities, excess = self._equilibrated(positions_nm, velocities, stop)
             velocities = at_rest(velocities, self.masses_Da, positions_nm, stop_rotation=rotation)
-            if self.settings.ensemble == "nve":  # makes the energy of the run scatter less from seed to seed
-                velocities = at_temperature(velocities, self.masses_Da, temperature_K, self.dof)
+            if self.settings.ensemble == "nve":
+                start_K = _start_temperature_K(temperature_K, excess, self.dof)
+                velocities = at_temperature(velocities, self.masses_Da, start_K, self.dof)
         self.set_coordinates(positions_nm, velocities)
         self.context.setStepCount(0)
         self.context.setTime(0.0)
@@ -210,18 +211,23 @@ class Simulation:
 
     def _equilibrated(
         self, positions_nm: np.ndarray, velocities: np.ndarray, stop: Callable[[], bool]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and velocities after some time with the thermostat; the box goes to the context."""
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Positions, velocities and excess after some time with the thermostat; the box goes to the context.
+
+        The excess is the potential energy at the end beyond its mean over the second half, in kJ/mol.
+        """
         context, _ = self._make_context(self._equilibrator, self.platform)
         context.setPositions(positions_nm)
         context.setVelocities(velocities)
         left = max(1, round(self.settings.equilibration_ps / self.settings.timestep_ps))
         limit = 1.5 * self.hottest_K  # all 3N degrees of freedom move here
+        potentials: list[float] = []
         while left > 0 and not stop():
             context.getIntegrator().step(min(left, EQUILIBRATION_CHUNK))
             left -= EQUILIBRATION_CHUNK
-            kinetic = context.getState(energy=True).getKineticEnergy()._value
-            temperature = temperature_of(kinetic, self.dof)
+            now = context.getState(energy=True)
+            potentials.append(now.getPotentialEnergy()._value)
+            temperature = temperature_of(now.getKineticEnergy()._value, self.dof)
             if not temperature < limit:
                 raise Unsound(
                     f"temperature is {temperature:.0f} K during equilibration, the limit is {limit:.0f} K"
@@ -229,7 +235,9 @@ class Simulation:
         state = context.getState(positions=True, velocities=True)
         if self.periodic:
             self.context.setPeriodicBoxVectors(*state.getPeriodicBoxVectors())
-        return state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value
+        settled = potentials[len(potentials) // 2 :]
+        excess = settled[-1] - float(np.mean(settled)) if settled else 0.0
+        return state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value, excess
 
     def _add_helpers(self) -> None:
         if self.settings.ensemble == "nve":
@@ -303,3 +311,12 @@ def _failing_as_unsound() -> Iterator[None]:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise Unsound(f"the engine failed: {lines[-1]}") from error
+
+
+def _start_temperature_K(wanted_K: float, excess: float, dof: int) -> float:
+    """Temperature of the velocities with which a run of constant energy has the wanted one on average.
+
+    What the potential energy has beyond its mean (kJ/mol) is taken off the kinetic energy, of which at least
+    a quarter is left.
+    """
+    return max(0.25 * wanted_K, wanted_K - temperature_of(excess, dof))

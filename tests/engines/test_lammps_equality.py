@@ -1,5 +1,6 @@
 """LAMMPS against the ASE calculator: energies of atoms, forces and virial, on one rank and on several."""
 
+import copy
 import re
 
 import ase
@@ -8,6 +9,7 @@ import pytest
 from ase.build import molecule
 
 from builders import SMALL, TRICLINIC, random_structure
+from compactff_md.structure import Structure
 from lammps_builders import (
     ENERGY,
     export,
@@ -19,6 +21,7 @@ from lammps_builders import (
     tables_of,
     virial_of,
 )
+from student_builders import biting
 
 PERIODIC = (True, True, True)
 ELEMENTS = ["H", "C", "O"]
@@ -59,6 +62,15 @@ SYSTEMS = {
 }
 
 
+def bounded_network():
+    """Bounds that a third of the liquid's atoms are below, and a third above."""
+    made = network(ELEMENTS)
+    liquid_structure = Structure.from_ase(SYSTEMS["liquid"])
+    bounds = biting(copy.deepcopy(made).double(), liquid_structure)[0].energy_bounds
+    made.bound_energies(*bounds.tolist())
+    return made
+
+
 @pytest.fixture(scope="module")
 def one_rank(tmp_path_factory):
     """Every system with every kind of student, flags and units, in one process."""
@@ -67,6 +79,7 @@ def one_rank(tmp_path_factory):
         "moments": (network(ELEMENTS), "float64"),
         "local": (network(ELEMENTS, architecture="moments-local"), "float64"),
         "painn": (network(ELEMENTS, architecture="painn"), "float64"),
+        "bounded": (bounded_network(), "float64"),
         **{size: (network(ELEMENTS, size), "float32") for size in ("tiny", "original")},
     }
     for name, (made, dtype) in students.items():
@@ -75,7 +88,7 @@ def one_rank(tmp_path_factory):
     for name in SYSTEMS:
         cases[f"{name}-moments-0-metal"] = (name, "moments", 0, "metal")
         cases[f"{name}-moments-1-metal"] = (name, "moments", 1, "metal")
-    for student in ("local", "painn", "tiny", "original"):
+    for student in ("local", "painn", "bounded", "tiny", "original"):
         for name in ("drops", "liquid", "triclinic"):
             cases[f"{name}-{student}-0-metal"] = (name, student, 0, "metal")
     cases["liquid-moments-0-real"] = ("liquid", "moments", 0, "real")

@@ -215,3 +215,14 @@ def test_minimising_and_equilibrating_come_first(tmp_path):
     log = read_log(warm.log)
     assert log["step"][0] == 0 and log["time_ps"][0] == 0
     assert log["potential_eV"][0] > 0.1
+
+
+def test_runs_of_constant_energy_have_the_mean_energy_of_the_equilibration(tmp_path):
+    """From seed to seed it scatters less than the potential energy of a moment would make it."""
+    made, energies_eV = springs(ethanol()), []
+    for seed in range(6):
+        asked = settings(steps=100, temperature_K=300, equilibration_ps=10.0, seed=seed)
+        energies_eV.append(read_log(simulate(made, asked, tmp_path / str(seed)).log)["total_eV"][0])
+    dof = 3 * len(made.structure) - 6
+    of_moments_eV = 8.617e-5 * 300 * np.sqrt(dof / 2)
+    assert np.std(energies_eV) < 0.5 * of_moments_eV

@@ -1,5 +1,6 @@
 """The adapter on stand-ins of both builds' data objects, against the student on the whole structure."""
 
+import copy
 import pickle
 import threading
 
@@ -16,15 +17,20 @@ from compactff_md.mliap.adapter import MLIAPStudent
 from compactff_md.neighbours import neighbour_table
 from compactff_md.structure import Structure
 from mliap_builders import KokkosData, PlainData, Rank, ranks_of, run_ranks, totals
+from student_builders import biting
 
 ELEMENTS = ["H", "C", "O"]
 BOX = np.diag([11.0, 9.0, 8.0])
 LIQUID = random_structure(5, ELEMENTS, 60, cell_A=BOX, pbc=(True,) * 3, closest_A=1.0)
-ARCHITECTURES = ["moments", "moments-local", "painn"]
+ARCHITECTURES = ["moments", "moments-local", "painn", "moments bounded"]
 
 
 def content(architecture="moments", size="ultra-tiny"):
-    network = students.create(size, ELEMENTS, architecture=architecture, seed=4)
+    name, _, bounded = architecture.partition(" ")
+    network = students.create(size, ELEMENTS, architecture=name, seed=4)
+    if bounded:
+        bounds = biting(copy.deepcopy(network).double(), LIQUID)[0].energy_bounds
+        network.bound_energies(*bounds.tolist())
     network.energy_shift_eV.copy_(torch.tensor([-13.6, -1029.1, -2041.8]))
     network.eval()
     return student_bytes(network, describe(network))

@@ -12,20 +12,9 @@ from compactff_md.gradients import predict
 from compactff_md.neighbours import neighbour_table
 from compactff_md.structure import Structure
 from compactff_md.students import create
-from student_builders import CRYSTAL, MOLECULE, evaluate, species_of
+from student_builders import CRYSTAL, MOLECULE, biting, evaluate, species_of
 
 BOUNDS = (-0.5, 0.7, 0.4)
-
-
-def biting(network, structure):
-    """A copy beyond whose bounds are two thirds of a structure's atoms, and its raw energies."""
-    bounded = copy.deepcopy(network)
-    table = neighbour_table(structure, network.cutoff_A)
-    vectors = table.vectors(torch.from_numpy(structure.positions_A))
-    raw = network.network_energies(vectors, table.neighbours, species_of(network, structure)).detach()
-    lowest, highest = (float(q) for q in torch.quantile(raw, torch.tensor([1 / 3, 2 / 3]).double()))
-    bounded.bound_energies(lowest, highest, 2.0 * float(raw.max() - raw.min()))
-    return bounded, raw
 
 
 def test_the_curve_is_smooth_and_bounded():

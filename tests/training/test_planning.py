@@ -64,9 +64,10 @@ def test_steps_for_the_test_replace_the_usual_ones(tmp_path):
         test_frames=100,
     )
     purposes = [chain.spec.purpose for chain in made.chains]
-    assert purposes == ["train", "test_400K", "test_strain"]
-    assert made.chains[0].spec.pressure_bar == 5.0
-    assert made.chains[1].spec.equilibration_steps == 7 and made.chains[1].spec.pressure_bar is None
+    assert purposes == ["test_400K", "test_strain", "train"]
+    tested, trained = made.chains[0].spec, made.chains[-1].spec
+    assert trained.pressure_bar == 5.0
+    assert tested.equilibration_steps == 7 and tested.pressure_bar is None
 
 
 def test_a_step_without_structures_is_told(tmp_path):
