@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ LABELS_FILE = "labels.json"
 CLOCK_SECONDS = 5.0
 LABELLING_SHARE = 0.5  # of `minutes`
 FEWEST_FRAMES = 10
-SHORT_CHAIN = 3  # frames, of which none alone is worth holding out
+SHORT_CHAIN = 3  # frames, of which one would be much to hold out
 
 
 @dataclass(frozen=True)
@@ -221,12 +222,16 @@ def _report_losses(totals: dict[str, Any], reporter: Reporter) -> None:
 def _collect(config: DistillConfig, plan: Plan, folder: Path, out: Path, totals: dict[str, Any]) -> None:
     """Merge the shards into one file a purpose; the end of each training chain is held out."""
     frames: dict[str, list[ase.Atoms]] = defaultdict(list)
+    trained: list[tuple[ChainSpec, list[ase.Atoms]]] = []
     for spec in (chain.spec for chain in plan.chains):
         chain = [atoms for shard in shards_of(folder / spec.name) for atoms in read_structures(shard)]
-        if spec.purpose != "train":
+        if spec.purpose == "train":
+            trained.append((spec, chain))
+        else:
             frames[spec.purpose] += chain
-            continue
-        held = held_out(chain, config.sampling.valid_fraction, spec)
+    lengths = [(spec, len(chain)) for spec, chain in trained]
+    parts = held_out(lengths, config.sampling.valid_fraction, config.seed)
+    for (_, chain), held in zip(trained, parts, strict=True):
         frames["train"] += [atoms for k, atoms in enumerate(chain) if k not in held]
         frames["valid"] += [chain[k] for k in sorted(held)]
     if config.sampling.steps:
@@ -257,17 +262,31 @@ def drop_copies(frames: dict[str, list[ase.Atoms]]) -> None:
         frames[purpose] = kept
 
 
-def held_out(chain: list[ase.Atoms], valid_fraction: float, spec: ChainSpec) -> set[int]:
-    """The end of a trajectory, or a random part of given structures; of short chains some as a whole."""
-    rng = np.random.default_rng([*spec.seed, *spec.members[:1]])
-    count = round(valid_fraction * len(chain))
-    if not count and len(chain) > SHORT_CHAIN:
-        count = 1
-    if not count:
-        return set(range(len(chain))) if rng.random() < valid_fraction else set()
+def held_out(chains: Sequence[tuple[ChainSpec, int]], valid_fraction: float, seed: int) -> list[set[int]]:
+    """Frames of each chain that validate: given its plan and its number of frames.
+
+    The end of a trajectory, or a random part of given structures. Of chains too short for that the fraction
+    is held out whole where they are many; where they are few, each gives its last frame.
+    """
+    held = [_part_of(spec, frames, valid_fraction) for spec, frames in chains]
+    short = [k for k, (_, frames) in enumerate(chains) if frames and not held[k]]
+    whole = round(valid_fraction * len(short))
+    if not whole:
+        for k in short:
+            held[k] = {chains[k][1] - 1} if chains[k][1] > SHORT_CHAIN else set()
+        if not any(held) and len(short) > 1:
+            whole = 1
+    for k in np.random.default_rng([seed, 50]).permutation(short)[:whole].tolist():
+        held[k] = set(range(chains[k][1]))
+    return held
+
+
+def _part_of(spec: ChainSpec, frames: int, valid_fraction: float) -> set[int]:
+    count = round(valid_fraction * frames)
     if spec.walk == "md":
-        return set(range(len(chain) - count, len(chain)))
-    return set(rng.permutation(len(chain))[:count].tolist())
+        return set(range(frames - count, frames))
+    rng = np.random.default_rng([*spec.seed, *spec.members[:1]])
+    return set(rng.permutation(frames)[:count].tolist())
 
 
 def read_labels(out: Path) -> Labels:

@@ -1,6 +1,7 @@
 """A list of distinct molecules, recombined from fragments, and its split by scaffold.
 
-``python -m compactff_md.training.molecules --out FOLDER`` writes ``train.smi`` and ``test.smi``.
+``python -m compactff_md.training.molecules --out FOLDER`` writes ``train.smi`` and ``test.smi``; with
+``--structures N`` also ``test.xyz``, a conformer each of N molecules of the test.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import ase
 import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,10 +24,12 @@ from compactff_md.training.chemistry import (
     canonical,
     check_rdkit,
     close_star,
+    conformers,
     parse,
     split_key,
     why_not,
 )
+from compactff_md.training.labelling import write_frames
 
 FRAGMENTS = Path(__file__).parent / "recipes" / "fragments.yaml"
 TRIES_PER_MOLECULE = 40
@@ -172,6 +176,27 @@ def write_lists(folder: str | Path, count: int, num_test: int, seed: int, max_at
     return len(train), len(test)
 
 
+def write_structures(path: str | Path, smiles: Sequence[str], count: int, seed: int) -> None:
+    """Write a conformer each of ``count`` molecules, drawn at random, as extxyz with their SMILES.
+
+    Raises
+    ------
+    CompactFFError
+        If there are not so many of which RDKit makes a conformer.
+    """
+    rng = np.random.default_rng([seed, 22])
+    found: list[ase.Atoms] = []
+    for index in rng.permutation(len(smiles)).tolist():
+        if len(found) == count:
+            break
+        for atoms in conformers(smiles[index], 1, int(rng.integers(2**31))):
+            atoms.info["smiles"] = smiles[index]
+            found.append(atoms)
+    if len(found) < count:
+        raise CompactFFError(f"{count} structures were asked for, {len(smiles)} molecules give {len(found)}")
+    write_frames(Path(path), found)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the lists; see the head of this module."""
     parser = argparse.ArgumentParser(
@@ -182,8 +207,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--test", type=int, default=360, help="molecules held out, by scaffold")
     parser.add_argument("--max-atoms", type=int, default=28)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--structures", type=int, default=0, help="of the test, in test.xyz")
     given = parser.parse_args(arguments)
     train, test = write_lists(given.out, given.count, given.test, given.seed, given.max_atoms)
+    if given.structures:
+        unseen = read_smiles(Path(given.out) / "test.smi")
+        write_structures(Path(given.out) / "test.xyz", unseen, given.structures, given.seed)
     print(f"{train} molecules to train on and {test} to test with are in {given.out}")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from compactff_md.files import plain
 from compactff_md.validation.outcome import Finding, Section, Verdict
+from compactff_md.validation.panel import PanelRow, panel
 from compactff_md.validation.thresholds import catalogue
 
 SENTENCES = {
@@ -36,7 +37,10 @@ def page(
     title: str, verdict: Verdict, sections: dict[str, Section], facts: dict[str, Any], folder: Path
 ) -> str:
     """The whole page; pictures are read from the folder."""
-    body = [f"<h1>{escape(title)}</h1>", _banner(verdict, sections), _worst(sections), _links(sections)]
+    findings = [finding for section in sections.values() for finding in section.findings]
+    over_all = _panel(panel(findings, facts.get("systems", {})))
+    body = [f"<h1>{escape(title)}</h1>", _banner(verdict, sections), over_all]
+    body += [_worst(sections), _links(sections)]
     for name, section in sections.items():
         body.append(f'<h2 id="{escape(name)}">{escape(name)} {_chip(_of(section))}</h2>')
         body.append(table(section.findings))
@@ -110,6 +114,23 @@ def _worst(sections: dict[str, Section]) -> str:
         return ""
     lines = [f"<li><b>{escape(_title(f))}</b>: {number(f)}; {escape(_advice(f))}</li>" for f in failed]
     return f"<p>What fails:</p><ul>{''.join(lines)}</ul>"
+
+
+def _panel(rows: list[PanelRow]) -> str:
+    """How many of several systems pass each test."""
+    if not rows:
+        return ""
+    lines = []
+    for row in rows:
+        chips = "".join(f'<span class="v {v}">{n}</span> ' for v, n in row.counts.items() if n)
+        median, worst = map(escape, row.numbers)
+        lines.append(
+            f'<tr><td>{escape(row.title)}</td><td class="n">{chips}</td><td class="n">{median}</td>'
+            f'<td class="n">{worst}<br><small>{escape(row.worst_system)}</small></td>'
+            f'<td class="n">{escape(str(row.threshold or ""))}</td></tr>'
+        )
+    head = "<tr><th>test</th><th>systems</th><th>median</th><th>worst</th><th>allowed</th></tr>"
+    return f"<h2>over all systems</h2><table>{head}{''.join(lines)}</table>"
 
 
 def _links(sections: dict[str, Section]) -> str:

@@ -17,6 +17,7 @@ from compactff_md.structure import Structure, read_structures
 from compactff_md.student import load
 from compactff_md.teachers import create_teacher
 from compactff_md.validation.comparison import COMPARISON_JSON, Candidate, write_comparison
+from compactff_md.validation.panel import VERDICTS, PanelRow, panel
 from compactff_md.validation.report import REPORT_HTML, REPORT_JSON, Report, read_report
 from compactff_md.validation.settings import SUITES, suite_settings
 from compactff_md.validation.subject import ENGINES, subject_of
@@ -184,7 +185,19 @@ def _short(identity: dict[str, Any]) -> str:
     return hashlib.sha256(repr(sorted(identity.items())).encode()).hexdigest()[:8]
 
 
-def _say_report(report: Report, out: Path) -> None:
+def _say_panel(rows: list[PanelRow]) -> None:
+    """Of several systems: one line a test, and not one a test and system."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("test", *VERDICTS, "median", "worst", "of", "allowed"):
+        table.add_column(column)
+    for row in rows:
+        counts = [str(row.counts[verdict]) for verdict in VERDICTS]
+        title = f"[bold red]{row.title}[/]" if row.counts["fail"] else row.title
+        table.add_row(title, *counts, *row.numbers, row.worst_system, str(row.threshold or ""))
+    console.print(table)
+
+
+def _say_findings(report: Report) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("", "test", "found", "allowed"):
         table.add_column(column)
@@ -199,6 +212,14 @@ def _say_report(report: Report, out: Path) -> None:
         colour = colours[finding.verdict]
         table.add_row(f"[{colour}]{finding.verdict}[/]", title, value, str(finding.threshold or ""))
     console.print(table)
+
+
+def _say_report(report: Report, out: Path) -> None:
+    rows = panel(report.findings, report.facts.get("systems", {}))
+    if rows:
+        _say_panel(rows)
+    else:
+        _say_findings(report)
     counts = ", ".join(f"{report.count(v)} {v}" for v in ("pass", "fail", "undecided"))  # type: ignore[arg-type]
     say(f"verdict: {report.verdict} ({counts})")
     say_files({"report": out / REPORT_HTML, "numbers": out / REPORT_JSON})

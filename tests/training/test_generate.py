@@ -20,14 +20,18 @@ def spec_of(index: int, walk: str = "md") -> ChainSpec:
 
 
 def test_the_end_of_a_trajectory_is_held_out():
-    chain = [molecule("H2O")] * 40
-    assert held_out(chain, 0.05, spec_of(0)) == {38, 39}
-    assert held_out(chain[:5], 0.05, spec_of(0)) == {4}
-    given = held_out(chain, 0.1, spec_of(0, "given"))
-    assert len(given) == 4 and given == held_out(chain, 0.1, spec_of(0, "given"))
+    assert held_out([(spec_of(0), 40), (spec_of(1), 60)], 0.05, 0) == [{38, 39}, {57, 58, 59}]
+    (given,) = held_out([(spec_of(0, "given"), 40)], 0.1, 0)
+    assert len(given) == 4 and [given] == held_out([(spec_of(0, "given"), 40)], 0.1, 0)
+
+
+def test_of_few_short_chains_each_gives_its_last_frame():
+    assert held_out([(spec_of(0), 5), (spec_of(1), 3), (spec_of(2), 0)], 0.05, 0) == [{4}, set(), set()]
+    assert sorted(map(len, held_out([(spec_of(k), 3) for k in range(4)], 0.05, 0))) == [0, 0, 0, 3]
+    assert held_out([(spec_of(0), 3)], 0.05, 0) == [set()]
 
 
 def test_of_many_short_chains_some_are_held_out_whole():
-    found = [held_out([molecule("H2O")] * 3, 0.05, spec_of(k)) for k in range(2000)]
-    assert {frozenset(held) for held in found} == {frozenset(), frozenset({0, 1, 2})}
-    assert 60 < sum(bool(held) for held in found) < 140
+    found = held_out([(spec_of(k), 4) for k in range(2000)], 0.05, 0)
+    assert {frozenset(held) for held in found} == {frozenset(), frozenset({0, 1, 2, 3})}
+    assert sum(bool(held) for held in found) == 100

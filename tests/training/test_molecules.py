@@ -1,9 +1,10 @@
+import ase.io
 import pytest
 
 pytest.importorskip("rdkit")
 
 from compactff_md.errors import CompactFFError
-from compactff_md.training.chemistry import canonical, parse, split_key, why_not
+from compactff_md.training.chemistry import canonical, count_atoms, parse, split_key, why_not
 from compactff_md.training.molecules import (
     Fragments,
     build_molecules,
@@ -11,6 +12,7 @@ from compactff_md.training.molecules import (
     read_fragments,
     read_smiles,
     split_molecules,
+    write_structures,
 )
 
 FEW = Fragments(
@@ -73,6 +75,18 @@ def test_lists_are_written_and_read(tmp_path):
     assert len(train) + len(test) == 300 and len(test) >= 12
     with pytest.raises(CompactFFError, match="no such file of SMILES"):
         read_smiles(tmp_path / "no.smi")
+    assert not (tmp_path / "test.xyz").exists()
     (tmp_path / "empty.smi").write_text("# nothing\n\n")
     with pytest.raises(CompactFFError, match="holds no SMILES"):
         read_smiles(tmp_path / "empty.smi")
+
+
+def test_structures_of_the_test(tmp_path, built):
+    write_structures(tmp_path / "test.xyz", built, 4, seed=0)
+    found = ase.io.read(tmp_path / "test.xyz", ":")
+    assert len({atoms.info["smiles"] for atoms in found}) == 4
+    for atoms in found:
+        assert len(atoms) == count_atoms(parse(atoms.info["smiles"]))
+    with pytest.raises(CompactFFError, match="151 structures were asked for"):
+        write_structures(tmp_path / "more.xyz", built, 151, seed=0)
+    assert not (tmp_path / "more.xyz").exists()

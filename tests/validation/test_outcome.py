@@ -4,6 +4,7 @@ import pytest
 
 from compactff_md.errors import CompactFFError
 from compactff_md.validation.outcome import Section, failed, from_plain, judge, overall, to_plain
+from compactff_md.validation.panel import panel
 from compactff_md.validation.thresholds import Threshold, Thresholds, catalogue
 
 BELOW = Threshold(maximum=1.0)
@@ -104,3 +105,21 @@ def test_bad_thresholds(tmp_path, content, words):
         Thresholds(path)
     with pytest.raises(CompactFFError, match="no such thresholds file"):
         Thresholds(tmp_path / "none.toml")
+
+
+def test_many_systems_test_by_test():
+    """The worst is towards the threshold, whichever side that is on; systems without a number are counted."""
+    above = Threshold(minimum=0.9)
+    found = [
+        judge("rmse", 0.5, "eV", BELOW, subject="A"),
+        judge("rmse", 3.0, "eV", BELOW, subject="B"),
+        judge("rmse", None, "eV", BELOW, subject="C"),
+        judge("r2", 0.95, "", above, subject="A, openmm"),
+        judge("r2", 0.99, "", above, subject="B, openmm"),
+        judge("told", 1.0, "", None, subject="A"),
+    ]
+    rmse, r2 = panel(found, ["A", "B", "C"])
+    assert rmse.counts == {"pass": 1, "undecided": 1, "fail": 1}
+    assert (rmse.median, rmse.worst, rmse.worst_system) == (1.75, 3.0, "B")
+    assert (r2.subject, r2.worst, r2.worst_system, r2.counts["pass"]) == ("openmm", 0.95, "A", 2)
+    assert panel(found, ["A"]) == []

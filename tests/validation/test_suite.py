@@ -10,8 +10,10 @@ from ase import Atoms
 
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
+from compactff_md.validation import shipped
 from compactff_md.validation.comparison import Candidate, write_comparison
 from compactff_md.validation.outcome import Section, judge
+from compactff_md.validation.panel import panel
 from compactff_md.validation.report import Report, read_report, write_report
 from compactff_md.validation.run import load_run, save_run
 from compactff_md.validation.settings import SECTIONS, suite_settings
@@ -96,6 +98,20 @@ class TestValidate:
         report = validate(assignment("units", settings=settings), tmp_path / "out")
         assert (report.exit_code, report.verdict) == (1, "fail")
         assert "What fails" in (tmp_path / "out" / "report.html").read_text()
+
+    def test_several_systems_in_one_report(self, tmp_path):
+        a, b = molecule(), Structure(molecule().positions_A[:3], molecule().numbers[:3])
+        settings = SHORT.model_copy(update={"sections": ("symmetry",)})
+        report = validate(assignment("units", settings=settings, structures=[a, b]), tmp_path / "out")
+        rows = panel(report.findings, report.facts["systems"])
+        assert all(sum(row.counts.values()) == 2 for row in rows)
+        assert sum(row.counts["fail"] for row in rows) == report.count("fail") > 0
+        assert "over all systems" in (tmp_path / "out" / "report.html").read_text()
+        shipped.main([str(tmp_path / "out" / "report.json"), "--out", str(tmp_path / "page.md")])
+        page = (tmp_path / "page.md").read_text()
+        assert "2 systems against" in page and page.count("\n| ") == len(rows) + 1
+        broken = next(row for row in rows if row.counts["fail"])
+        assert f"| {broken.title} |" in page and broken.worst_system in page
 
     def test_systems_by_their_atoms(self):
         a, b = molecule(), Structure(molecule().positions_A[::-1], [8, 8, 6, 6])
