@@ -29,10 +29,10 @@ from compactff_md.students import rebuild
 from compactff_md.students.base import StudentNetwork
 from compactff_md.students.uncertainty import Uncertainty, uncertainty_from
 
-FORMAT_VERSION = 3  # the newest that is read
-# A file without energy bounds is written as version 2, and one without an uncertainty, too, as version 1:
+FORMAT_VERSION = 4  # the newest that is read
+# A file without an uncertainty is written as version 3, and one without energy bounds, too, as version 1:
 # older releases read these.
-UNBOUNDED_VERSION = 2
+BOUNDED_VERSION = 3
 PLAIN_VERSION = 1
 UNCERTAINTY_PREFIX = "uncertainty."
 KEY = "compactff_md"
@@ -138,13 +138,11 @@ def student_bytes(
     for key, value in tensors.items():
         if not torch.isfinite(value).all():
             raise CompactFFError(f"{name} was not written: {key} of the network is NaN or infinite")
-    version = PLAIN_VERSION if uncertainty is None else UNBOUNDED_VERSION
     content = metadata.model_dump()
     if metadata.energy_bounds is None:
         del content["energy_bounds"]
-    else:
-        version = FORMAT_VERSION
-    content["format_version"] = version
+    without = PLAIN_VERSION if metadata.energy_bounds is None else BOUNDED_VERSION
+    content["format_version"] = without if uncertainty is None else FORMAT_VERSION
     header = {KEY: json.dumps(plain(content)), CHECKSUM_KEY: _checksum(tensors)}
     return safetensors.torch.save(tensors, header)
 

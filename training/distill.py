@@ -32,7 +32,7 @@ from compactff_md.training.generate import (
     structures_digest,
 )
 from compactff_md.training.loop import TrainResult, train
-from compactff_md.training.metrics import Comparison, compare, summary
+from compactff_md.training.metrics import Comparison, compare, joined, summary
 from compactff_md.training.plots import plot_report
 from compactff_md.training.pool import Pool
 from compactff_md.training.progress import Reporter
@@ -51,6 +51,7 @@ METRICS_FILE = "metrics.json"
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.png"
 CHECK_FILE = "teacher.json"
+ALL_TESTS = "test_all"
 LEAST_TRAINING_SHARE = 0.25  # of `minutes`, whatever the labelling took
 
 
@@ -276,6 +277,9 @@ def _conclude(
     compared = {"valid": compare(result.network, sets[1].frames)}
     compared |= {name: compare(result.network, data.frames) for name, data in tests.items()}
     errors = {name: summary(comparison) for name, comparison in compared.items()}
+    if len(tests) > 1 and ALL_TESTS not in tests:
+        errors[ALL_TESTS] = summary(joined([compared[name] for name in tests]))
+        errors[ALL_TESTS].pop("forces_by_temperature", None)  # the tests have them
     uncertainty = fit_uncertainty(result.network, sets[0].frames, compared["valid"], config.seed)
     told = _told(uncertainty, result, compared)
     metrics = {"errors": errors, "training": _training_numbers(result), "history": result.history}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,19 @@ def compare(
         np.concatenate(parts[1]),
         np.where(has, store.virials.cpu().double().numpy(), np.nan),
         np.concatenate(parts[2]),
+    )
+
+
+def joined(parts: Sequence[Comparison]) -> Comparison:
+    """Several comparisons as one, such as of the tests at all temperatures."""
+    starts = np.cumsum([0, *(len(part.frames) for part in parts)])
+    frames = tuple(frame for part in parts for frame in part.frames)
+    frame_of_atom = np.concatenate(
+        [part.frame_of_atom + start for part, start in zip(parts, starts[:-1], strict=True)]
+    )
+    names = [field.name for field in fields(Comparison)][2:]
+    return Comparison(
+        frames, frame_of_atom, *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
     )
 
 

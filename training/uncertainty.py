@@ -1,4 +1,4 @@
-"""Finding a student's uncertainty: clusters of the training's features, calibrated on held-out errors."""
+"""Finding a student's uncertainty: from the features and errors of the training, and of held-out frames."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ from compactff_md.students import StudentNetwork
 from compactff_md.students.uncertainty import Uncertainty
 from compactff_md.training.batches import FrameStore
 from compactff_md.training.frames import Frame
-from compactff_md.training.metrics import Comparison
+from compactff_md.training.metrics import Comparison, compare
 
 MOST_FRAMES = 2000  # of the training, evenly spaced: clusters need no more
 CENTRES = 16
 DIMENSIONS = 24
 ITERATIONS = 20
 FLOOR = 1e-4  # of the largest variance: directions with less are rounding
-STEEPEST = 3.0
+RIDGE = 30.0  # atoms' worth of pull of the weights towards zero
+STEEPEST = 3.0  # exponent of the distance
+LEAST_ERROR = 0.03  # of the root mean square error: below it, logarithms tell more of luck than of the atom
+EXTREME = 1e-3  # of the errors expected in the data, at each end
 USUAL = 0.99
+FEW_ATOMS = 50  # an element's own scale counts as much as that of all
 LARGE_ERROR = 3.0  # times the median: what the ROC curve is about
 
 
@@ -49,7 +53,7 @@ def environments(network: StudentNetwork, frames: tuple[Frame, ...], batch_atoms
 def fit_uncertainty(
     network: StudentNetwork, train: tuple[Frame, ...], held_out: Comparison, seed: int = 0
 ) -> Uncertainty | None:
-    """Find clusters on the training frames and the scale on held-out ones.
+    """Find clusters on the training frames, what errors go with on both, and the scale on held-out ones.
 
     Parameters
     ----------
@@ -65,7 +69,8 @@ def fit_uncertainty(
     Uncertainty
         None where the student has no features.
     """
-    seen = environments(network, train[:: max(1, -(-len(train) // MOST_FRAMES))])
+    sample = train[:: max(1, -(-len(train) // MOST_FRAMES))]
+    seen, held = environments(network, sample), environments(network, held_out.frames)
     if seen.features.shape[1] == 0:
         return None
     elements = len(network.elements)
@@ -75,7 +80,9 @@ def fit_uncertainty(
     made = Uncertainty(elements, CENTRES, projection.shape[1], seen.features.shape[1]).double()
     made.projection.copy_(torch.from_numpy(projection))
     made.centres.copy_(torch.from_numpy(centres @ projection))
-    _calibrate(made, environments(network, held_out.frames), force_error(held_out))
+    parts = [(seen, force_error(compare(network, sample))), (held, held_error := force_error(held_out))]
+    _regress(made, parts)
+    _calibrate(made, held, held_error)
     return made.float().eval()
 
 
@@ -129,31 +136,59 @@ def force_error(result: Comparison) -> np.ndarray:
     return np.sqrt((error**2).mean(1))
 
 
-def _calibrate(made: Uncertainty, held_out: Environments, error: np.ndarray) -> None:
-    """Least squares of log(error) on log(distance), then each element's scale by its mean square."""
-    species = torch.from_numpy(held_out.species)
-    distance = made.distance(torch.from_numpy(held_out.features), species).numpy()
-    x, y = np.log(distance), np.log(error + 1e-6)
-    for s in np.unique(held_out.species):
-        own = held_out.species == s
-        x[own] -= x[own].mean()
-        y[own] -= y[own].mean()
+def _regress(made: Uncertainty, parts: list[tuple[Environments, np.ndarray]]) -> None:
+    """Fit log(error) to log(distance) on held-out atoms, and what is left to the features on all.
+
+    ``parts`` are environments and errors of training and held-out frames. Errors of the training are smaller
+    than others: of each element and part only the differences from its mean count.
+    """
+    logs = [np.log(error + LEAST_ERROR * np.sqrt((error**2).mean()) + 1e-9) for _, error in parts]
+    distances = [np.log(made.distance(*_tensors(part)).numpy()) for part, _ in parts]
+    held, y, x = parts[-1][0].species, logs[-1], distances[-1]
+    x, y = _centred(x, held), _centred(y, held)
     slope = float((x * y).sum() / max(float((x * x).sum()), 1e-12))
     exponent = float(np.clip(slope, 0.0, STEEPEST))
-    overall = _log_scale(error, distance**exponent)
-    scales = np.full(len(made.log_scale), overall)
-    for s in np.unique(held_out.species):
-        own = held_out.species == s
-        scales[s] = _log_scale(error[own], distance[own] ** exponent)
-    made.log_scale.copy_(torch.from_numpy(scales))
     made.exponent.fill_(exponent)
-    told = made(torch.from_numpy(held_out.features), species).numpy()
-    made.usual_eV_per_A.fill_(float(np.quantile(told, USUAL)))
+    left = [log - exponent * distance for log, distance in zip(logs, distances, strict=True)]
+    made.log_scale.fill_(float(left[-1].mean()))
+    features = np.concatenate([part.features for part, _ in parts])
+    species = np.concatenate([part.species for part, _ in parts])
+    wanted = np.concatenate([_centred(v, part.species) for v, (part, _) in zip(left, parts, strict=True)])
+    for s in np.unique(species).tolist():
+        own = features[species == s]
+        mean, deviation = own.mean(0), own.std(0) + 1e-9
+        scaled = (own - mean) / deviation
+        pull = RIDGE * np.eye(scaled.shape[1])
+        weights = np.linalg.solve(scaled.T @ scaled + pull, scaled.T @ wanted[species == s]) / deviation
+        offset = float(made.log_scale[s]) - float(mean @ weights)
+        ends = np.quantile(offset + own @ weights, (EXTREME, 1.0 - EXTREME))
+        made.weights[:, s] = torch.from_numpy(weights)
+        made.log_scale[s] = offset
+        made.lowest[s], made.highest[s] = float(ends[0]), float(ends[1])
 
 
-def _log_scale(error: np.ndarray, shape: np.ndarray) -> float:
-    square = max(float((error**2).mean()), 1e-12)
-    return 0.5 * float(np.log(square / max(float((shape**2).mean()), 1e-12)))
+def _tensors(part: Environments) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(part.features), torch.from_numpy(part.species)
+
+
+def _centred(values: np.ndarray, species: np.ndarray) -> np.ndarray:
+    """Differences from the mean of each element."""
+    centred = values.copy()
+    for s in np.unique(species):
+        centred[species == s] -= centred[species == s].mean()
+    return centred
+
+
+def _calibrate(made: Uncertainty, held_out: Environments, error: np.ndarray) -> None:
+    """Let errors over expectations have a mean square of one, for each element as far as it has atoms."""
+    squares = (error / made(*_tensors(held_out)).numpy()) ** 2
+    of_all = max(float(squares.mean()), 1e-12)
+    for s in range(len(made.log_scale)):
+        own = squares[held_out.species == s]
+        square = (float(own.sum()) + FEW_ATOMS * of_all) / (len(own) + FEW_ATOMS)
+        for part in (made.log_scale, made.lowest, made.highest):
+            part[s] += 0.5 * float(np.log(square))
+    made.usual_eV_per_A.fill_(float(np.quantile(made(*_tensors(held_out)).numpy(), USUAL)))
 
 
 def tell(made: Uncertainty, network: StudentNetwork, frames: tuple[Frame, ...]) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""How far an atom's environment is from those of the training, and the force error to expect there.
+"""The force error to expect of an atom, from its environment as the student sees it.
 
-An atom's last features are whitened by their pooled covariance within clusters. The distance to the nearest
-of its element's cluster centres, found on the training data, is a Mahalanobis distance to the nearest
-Gaussian of a mixture (Lee et al., NeurIPS 2018, arXiv:1807.03888, with clusters in the place of classes).
-Held-out errors give the scale: the expected error is ``exp(a_s) distance^b``, a for each element.
+It grows with the distance from the training data: an atom's last features are whitened by their pooled
+covariance within clusters, and the distance to the nearest of its element's cluster centres is a Mahalanobis
+distance to the nearest Gaussian of a mixture (Lee et al., NeurIPS 2018, arXiv:1807.03888, with clusters in
+the place of classes). Beside that, its logarithm is linear in the features, for each element in its own way:
+some environments are harder than others, however often they were seen. Both are fitted to errors.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from compactff_md.errors import CompactFFError
+
+NO_LIMIT = 1e3  # of a logarithm; files hold no infinities
+LATER = ("weights", "lowest", "highest")  # not in files before version 4
 
 
 class Uncertainty(nn.Module):
@@ -28,10 +32,13 @@ class Uncertainty(nn.Module):
         Shape (H, D): what whitens the features.
     centres
         Shape (S, Q, D), whitened; elements with fewer clusters repeat them.
-    log_scale
-        Shape (S,): a of the calibration; the error is in eV/A for each Cartesian component.
+    weights, log_scale
+        Shapes (H, S) and (S,): the error, in eV/A for each Cartesian component, is
+        ``exp(log_scale + features @ weights) * distance ^ exponent``,
+    lowest, highest
+        Shape (S,): with the argument of ``exp`` within these.
     exponent
-        Shape (): b of the calibration.
+        Shape ().
     usual_eV_per_A
         Shape (): what 99% of the held-out atoms are below.
     """
@@ -40,12 +47,18 @@ class Uncertainty(nn.Module):
         super().__init__()
         self.projection: Tensor
         self.centres: Tensor
+        self.weights: Tensor
         self.log_scale: Tensor
+        self.lowest: Tensor
+        self.highest: Tensor
         self.exponent: Tensor
         self.usual_eV_per_A: Tensor
         self.register_buffer("projection", torch.zeros(features, dimensions))
         self.register_buffer("centres", torch.zeros(elements, centres, dimensions))
+        self.register_buffer("weights", torch.zeros(features, elements))
         self.register_buffer("log_scale", torch.zeros(elements))
+        self.register_buffer("lowest", torch.full((elements,), -NO_LIMIT))
+        self.register_buffer("highest", torch.full((elements,), NO_LIMIT))
         self.register_buffer("exponent", torch.ones(()))
         self.register_buffer("usual_eV_per_A", torch.ones(()))
 
@@ -57,12 +70,15 @@ class Uncertainty(nn.Module):
 
     def forward(self, features: Tensor, species: Tensor) -> Tensor:
         """Root mean square error to expect of each atom's force components in eV/A, shape (N,)."""
-        distance = self.distance(features, species)
-        return torch.exp(self.log_scale.index_select(0, species)) * distance**self.exponent
+        own = species.unsqueeze(1)
+        logarithm = torch.addmm(self.log_scale, features, self.weights).gather(1, own).squeeze(1)
+        lowest, highest = self.lowest.index_select(0, species), self.highest.index_select(0, species)
+        scale = torch.exp(torch.minimum(torch.maximum(logarithm, lowest), highest))
+        return scale * self.distance(features, species) ** self.exponent
 
 
 def uncertainty_from(tensors: dict[str, Tensor], elements: int) -> Uncertainty:
-    """Rebuild one from its tensors.
+    """Rebuild one from its tensors; files before version 4 have neither weights nor limits.
 
     Raises
     ------
@@ -72,7 +88,9 @@ def uncertainty_from(tensors: dict[str, Tensor], elements: int) -> Uncertainty:
     try:
         features, dimensions = tensors["projection"].shape
         made = Uncertainty(elements, tensors["centres"].shape[1], dimensions, features)
-        made.load_state_dict(tensors)
+        missing = LATER if "weights" not in tensors else ()
+        kept = {name: value for name, value in made.state_dict().items() if name in missing}
+        made.load_state_dict({**kept, **tensors})
     except (KeyError, ValueError, IndexError, RuntimeError) as error:
         raise CompactFFError(f"the tensors of the uncertainty do not fit: {error}") from error
     return made.eval()

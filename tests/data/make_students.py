@@ -72,6 +72,7 @@ def uncertainty(network) -> Uncertainty:
     made = Uncertainty(3, 4, 2, network.features(*alone).shape[1])
     for buffer in made.buffers():
         buffer.copy_(torch.rand(buffer.shape))
+    made.highest.add_(1.0)  # above the lowest
     return made
 
 

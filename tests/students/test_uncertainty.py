@@ -16,6 +16,7 @@ def filled(features: int = 6) -> Uncertainty:
     generator = torch.Generator().manual_seed(1)
     for buffer in made.buffers():
         buffer.copy_(torch.rand(buffer.shape, generator=generator))
+    made.highest.add_(1.0)  # above the lowest
     return made
 
 
@@ -30,8 +31,18 @@ def test_the_distance_is_that_to_the_nearest_centre_of_the_element():
         centres = made.centres[species[k]]
         expected = min(float(torch.linalg.norm(place - c)) for c in centres)
         assert float(got[k]) == pytest.approx(expected, rel=1e-5)
-        scale = float(made.log_scale[species[k]])
-        assert float(told[k]) == pytest.approx(np.exp(scale) * expected ** float(made.exponent), rel=1e-5)
+        s = species[k]
+        logarithm = float(made.log_scale[s] + features[k] @ made.weights[:, s])
+        scale = np.exp(min(max(logarithm, float(made.lowest[s])), float(made.highest[s])))
+        assert float(told[k]) == pytest.approx(scale * expected ** float(made.exponent), rel=1e-5)
+
+
+def test_one_of_an_older_file_has_no_weights():
+    state = {k: v for k, v in filled().state_dict().items() if k not in ("weights", "lowest", "highest")}
+    made = uncertainty_from(state, 3)
+    features, species = torch.randn(5, 6), torch.tensor([0, 1, 2, 1, 0])
+    expected = torch.exp(made.log_scale[species]) * made.distance(features, species) ** made.exponent
+    assert torch.allclose(made(features, species), expected)
 
 
 def test_it_scripts_and_costs_no_parameters():
@@ -46,6 +57,7 @@ def test_tensors_that_do_not_fit_are_refused():
     assert torch.equal(uncertainty_from(state, 3).centres, state["centres"])
     for wrong in (
         {k: v for k, v in state.items() if k != "exponent"},
+        {k: v for k, v in state.items() if k != "lowest"},
         {**state, "extra": torch.zeros(1)},
         {**state, "projection": torch.zeros(3)},
         {**state, "centres": torch.zeros(2, 4, 2)},

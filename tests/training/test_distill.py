@@ -82,6 +82,9 @@ def test_from_a_structure_to_a_student(config, tmp_path):
     metrics = json.loads(result.metrics_file.read_text())
     assert metrics["labels"]["frames"] == {"test_300K": 5, "test_600K": 5, "train": 57, "valid": 3}
     assert metrics["errors"]["test_600K"]["forces"]["r2"] > 0.8
+    assert metrics["errors"]["test_all"]["frames"] == sum(
+        metrics["errors"][f"test_{t}K"]["frames"] for t in (300, 600)
+    )
     assert metrics["labels"]["failures"] == 0
     assert read_config(DistillConfig, result.recipe).sampling.frames == 60
 

@@ -6,7 +6,7 @@ from ase.collections import g2
 from compactff_md import students
 from compactff_md.structure import Structure
 from compactff_md.training.frames import Frame
-from compactff_md.training.metrics import Comparison, compare, energy_errors, force_errors, summary
+from compactff_md.training.metrics import Comparison, compare, energy_errors, force_errors, joined, summary
 
 
 def test_force_errors_by_hand():
@@ -87,3 +87,13 @@ def test_compare_evaluates_frames_in_order():
     assert result.predicted_energies_eV[0] == pytest.approx(result.predicted_energies_eV[2], abs=1e-5)
     assert result.predicted_energies_eV[0] != pytest.approx(result.predicted_energies_eV[1], abs=1e-5)
     assert result.predicted_forces_eV_per_A.shape == (11, 3)
+
+
+def test_several_sets_as_one():
+    one = comparison(["CH4", "H2O"], [-1.0, -2.0], [-1.1, -2.0])
+    other = comparison(["CO2"], [-4.0], [-4.3])
+    both = joined([one, other])
+    assert both.frame_of_atom.tolist() == [0] * 5 + [1] * 3 + [2] * 3 and both.sizes.tolist() == [5, 3, 3]
+    errors = [summary(part)["forces"]["rmse_meV_per_A"] ** 2 for part in (one, other, both)]
+    assert errors[2] == pytest.approx((8 * errors[0] + 3 * errors[1]) / 11)
+    assert energy_errors(both)["rmse_absolute_meV_per_atom"] > 0
