@@ -58,7 +58,8 @@ class TrainConfig(BaseModel):
     optimiser
         "muon" for matrices with AdamW for the rest, or "adamw" for all.
     learning_rate, warmup, weight_decay, gradient_clip
-        The rate rises over the first ``warmup`` of the run; the norm of the gradient is cut.
+        The rate (None: what suits the size) rises over the first ``warmup`` of the run and falls to zero; the
+        norm of the gradient is cut.
     ema_decay
         Of the running mean of the weights, which is what is validated and shipped.
     loss, huber_delta
@@ -93,7 +94,7 @@ class TrainConfig(BaseModel):
     batch_size: int = Field(8, ge=1)
     batch_atoms: int = Field(4096, ge=1)
     optimiser: Literal["muon", "adamw"] = "muon"
-    learning_rate: float = Field(1e-2, gt=0)
+    learning_rate: float | None = Field(None, gt=0)
     warmup: float = Field(0.01, ge=0, le=0.5)
     weight_decay: float = Field(1e-6, ge=0)
     gradient_clip: float = Field(10.0, gt=0)

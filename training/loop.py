@@ -20,7 +20,7 @@ from compactff_md.training.config import TrainConfig
 from compactff_md.training.distributed import Team, join_team
 from compactff_md.training.flat import FlatWeights, WeightAverage
 from compactff_md.training.frames import Frame, LabelledSet
-from compactff_md.training.loss import Evaluate, batch_loss, learning_rate
+from compactff_md.training.loss import Evaluate, batch_loss, full_rate, learning_rate
 from compactff_md.training.metrics import compare, energy_errors, force_errors
 from compactff_md.training.optimiser import Optimiser
 from compactff_md.training.preparation import (
@@ -35,6 +35,8 @@ from compactff_md.training.shapes import Shapes, choose_shapes
 CHECKPOINT = "checkpoint.pt"
 SAMPLE_FRAMES = 64  # for the data-dependent start of the network
 VALIDATION_FRAMES = 500  # seen while training; the test at the end takes all
+# A run has diverged where so many validations in a row explain less than half of what the best one did.
+LOST_VALIDATIONS = 3
 SHARE_EVERY = 10  # steps between two looks at the first process' clock
 
 
@@ -245,10 +247,7 @@ class Trainer:
         """Add a row to the history; stop where the loss is not a number any more."""
         train_mse = float(self.squares) / max(1, self.squares_count)
         if not math.isfinite(train_mse):
-            raise CompactFFError(
-                f"the training diverged before step {self.state.step}: its loss is not finite. Run it again "
-                f"with a lower learning_rate (now {self.config.learning_rate:g}); the last checkpoint is kept"
-            )
+            raise self._diverged("its loss is not finite")
         self.squares.zero_()
         self.squares_count = 0
         if not self.team.leads:
@@ -271,6 +270,14 @@ class Trainer:
         )
         shown = {"force_RMSE_meV/A": forces["rmse_meV_per_A"], "R2": forces["r2"]}
         self.reporter.update(self.progress, **shown)
+        if is_lost([row["valid_force_r2"] for row in self.state.history]):
+            raise self._diverged(f"R2 of the validation fell to {forces['r2']:.3f} and stays there")
+
+    def _diverged(self, how: str) -> CompactFFError:
+        return CompactFFError(
+            f"the training diverged before step {self.state.step}: {how}. Run it again in another folder "
+            f"with a lower learning_rate (now {full_rate(self.config):g}); the last checkpoint is kept"
+        )
 
     def _save(self) -> None:
         if not self.team.leads or not math.isfinite(float(self.squares)):
@@ -291,6 +298,12 @@ class Trainer:
         network = self.averaged.cpu().eval()
         bound_to_data(network, self.train_frames)
         return TrainResult(network, state.history, state.step, state.epoch, state.elapsed_s, self.resumed_at)
+
+
+def is_lost(r2: list[float]) -> bool:
+    """Whether the last validations are far below the best of those before."""
+    last, before = r2[-LOST_VALIDATIONS:], r2[:-LOST_VALIDATIONS]
+    return bool(before) and max(before) > 0 and max(last) < 0.5 * max(before)
 
 
 def _spread(frames: tuple[Frame, ...], most: int) -> tuple[Frame, ...]:

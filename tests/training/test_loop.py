@@ -10,7 +10,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.neighbours import neighbour_table
 from compactff_md.structure import Structure
 from compactff_md.training.dataset import load_sets
-from compactff_md.training.loop import CHECKPOINT, train
+from compactff_md.training.loop import CHECKPOINT, is_lost, train
 from compactff_md.training.metrics import compare, summary
 from compactff_md.training.progress import Reporter
 
@@ -133,6 +133,19 @@ def test_divergence_is_told(ethanol_sets, quick_config, tmp_path):
     config = quick_config(learning_rate=1e30, warmup=0.0, gradient_clip=1e30)
     with pytest.raises(CompactFFError, match=r"diverged.*lower learning_rate"):
         train(config, *ethanol_sets, tmp_path)
+
+
+def test_validations_that_stay_bad_tell_divergence():
+    assert not is_lost([]) and not is_lost([0.9, 0.9, 0.9]) and not is_lost([-1.0, -2.0, -1.0, -1.0])
+    assert not is_lost([0.3, 0.8, 0.1, 0.0, 0.79])  # a spike
+    assert not is_lost([0.8, 0.2, 0.1])  # not long enough
+    assert is_lost([0.3, 0.8, 0.1, 0.0, -5.0])
+
+
+def test_a_run_that_stays_lost_ends(ethanol_sets, quick_config, tmp_path, monkeypatch):
+    monkeypatch.setattr("compactff_md.training.loop.is_lost", lambda r2: len(r2) >= 2)
+    with pytest.raises(CompactFFError, match=r"diverged.*R2 of the validation fell to.*now 0\.01\)"):
+        train(quick_config(steps=50, validate_seconds=1e-3), *ethanol_sets, tmp_path)
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(ethanol_sets, quick_config, tmp_path):
