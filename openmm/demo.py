@@ -5,6 +5,8 @@ asks its teacher, GFN2-xTB, about frames of that trajectory. Everything lands in
 goes on where it was interrupted.
 """
 
+import hashlib
+import shutil
 from pathlib import Path
 
 import ase.io
@@ -56,6 +58,14 @@ def simulate(atoms: ase.Atoms, student: Student, settings: MDSettings, out: Path
         return result
 
 
+def forget_other_student(student: Student) -> None:
+    """Remove the run of an earlier version of the student: it cannot go on with this one."""
+    mark, now = OUT / "student.sha256", hashlib.sha256(Path(student.path).read_bytes()).hexdigest()
+    if not mark.is_file() or mark.read_text() != now:
+        shutil.rmtree(OUT / "nve", ignore_errors=True)
+        mark.write_text(now)
+
+
 def forces_of_teacher(
     atoms: ase.Atoms, dynamics: MDResult, student: Student
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -75,6 +85,7 @@ def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     atoms = ase.io.read(HERE / "aspirin.xyz")
     student = load(STUDENT)
+    forget_other_student(student)
     exported = student.export(OUT / "organic-tiny.pt", format="torchscript")
     dynamics = simulate(atoms, student, DYNAMICS, OUT / "nve")
     if not dynamics.completed:
