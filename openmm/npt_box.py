@@ -3,9 +3,9 @@
     compactff distill --recipe training/recipes/water.yaml --out runs/water
     python openmm/npt_box.py runs/water
 
-A student must have seen a liquid: one of 80 frames lets this box run away within a picosecond, and the organic
-students, which have seen droplets, hold it together and no more. (GFN1-xTB labels small periodic boxes ten times faster than
-GFN2-xTB; its water is not real water.) The same without a script:
+A student must have seen a liquid: one of 80 frames lets this box run away within a picosecond, and the
+organic students, which have seen droplets, hold it together and no more. (GFN1-xTB labels small periodic
+boxes ten times faster than GFN2-xTB; its water is not real water.) The same without a script:
 ``compactff md openmm/water_box.xyz --student runs/water --ensemble npt --pressure 1 --time 1ps --out npt``.
 """
 
