@@ -11,14 +11,17 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import ase
 import numpy as np
 
 from compactff_md.files import atomic_write
+from compactff_md.teachers import create_teacher
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.labelling import (
+    Label,
     LabelCounts,
     Labeller,
     TeacherFailure,
@@ -73,6 +76,7 @@ class Chain:
         self.spec, self.config, self.labeller, self.folder = spec, config, labeller, folder
         self.structures = structures
         labeller.counts = LabelCounts()
+        self.mover = _driver(spec.driver) if spec.driver else labeller
         self.segment = 0
         self.written = 0
         self.complete = False
@@ -201,10 +205,12 @@ class Chain:
         self.atoms.positions = self.phase.positions_A
         if self.phase.cell_A is not None:
             self.atoms.set_cell(self.phase.cell_A)
-        if self.phase.label.max_force_eV_per_A <= self.config.max_force_eV_per_A:
-            frame = labelled_atoms(
-                self.atoms, self.phase.label, source="md", temperature_K=temperature_K, **origin
-            )
+        label = self.phase.label if self.mover is self.labeller else self._label_of_teacher()
+        if label is None:
+            self.phase = None
+            return
+        if label.max_force_eV_per_A <= self.config.max_force_eV_per_A:
+            frame = labelled_atoms(self.atoms, label, source="md", temperature_K=temperature_K, **origin)
             self.pending.append(frame)
         else:
             self.labeller.counts.rejected += 1
@@ -212,6 +218,22 @@ class Chain:
             for atoms, label in rattle_walk(self.atoms, self.config, self.labeller, rng):
                 self.pending.append(labelled_atoms(atoms, label, source="rattle", **origin))
         self._cut()
+
+    def _label_of_teacher(self) -> Label | None:
+        """What the teacher says of where its driver came; None where that is nothing to learn from."""
+        counts, most = self.labeller.counts, self.config.max_force_eV_per_A
+        try:
+            label = self.labeller.label(self.atoms)
+        except TeacherFailure:
+            counts.failures += 1
+            return None
+        if label.max_force_eV_per_A <= most:
+            return label
+        counts.failures += 1
+        counts.last_failure = (
+            f"{self.spec.driver} came to forces of {label.max_force_eV_per_A:.0f} eV/A, allowed are {most:g}"
+        )
+        return None
 
     def _start_atoms(self) -> ase.Atoms:
         atoms = self.structures[self.spec.members[0]]
@@ -223,7 +245,7 @@ class Chain:
         """From the start structure, with twice the kinetic energy: it loses half of it to the potential."""
         self.atoms = self._start_atoms()
         velocities = thermal_velocities(sampling_masses(self.atoms, self.config), 2 * temperature_K, rng)
-        phase = Phase(self.atoms.positions.copy(), velocities, self.labeller.label(self.atoms))
+        phase = Phase(self.atoms.positions.copy(), velocities, self.mover.label(self.atoms))
         steps = self.spec.equilibration_steps
         if steps is None:
             steps = self.config.equilibration_steps if testing else 0
@@ -236,7 +258,7 @@ class Chain:
             temperature_K,
             steps,
             self.config,
-            self.labeller,
+            self.mover,
             rng,
             self.spec.pressure_bar,
         )
@@ -274,8 +296,14 @@ class Chain:
                 if cell is not None:
                     self.atoms.set_cell(cell)
                 with suppress(TeacherFailure):  # the trajectory then starts again
-                    label = self.labeller.label(self.atoms)
+                    label = self.mover.label(self.atoms)
                     self.phase = Phase(content["positions"], content["velocities"], label, cell)
+
+
+@cache
+def _driver(name: str) -> Labeller:
+    """What moves atoms in the teacher's place, made once in each process."""
+    return Labeller(create_teacher(name))
 
 
 def shards_of(folder: Path) -> list[Path]:

@@ -23,6 +23,7 @@ from compactff_md.training.distributed import Team, join_team
 from compactff_md.training.frames import LabelledSet
 from compactff_md.training.generate import (
     Labels,
+    driver_versions,
     file_digests,
     generate_labels,
     open_pool,
@@ -145,6 +146,7 @@ def distill(config: DistillConfig, out: str | Path, reporter: Reporter | None = 
         "structures_sha256": structures_digest(structures),
         "teacher_version": teacher.version,
         **file_digests(config),
+        **driver_versions(config),
     }
     if config.labels_from is not None:
         check_labels_are_the_same(Path(config.labels_from), config, sources)

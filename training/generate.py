@@ -18,7 +18,7 @@ from compactff_md.contacts import check_contacts
 from compactff_md.errors import CompactFFError
 from compactff_md.files import write_json
 from compactff_md.structure import Structure, read_structures
-from compactff_md.teachers import Teacher
+from compactff_md.teachers import Teacher, create_teacher
 from compactff_md.training.chains import shards_of
 from compactff_md.training.checks import structure_key
 from compactff_md.training.cluster import ClusterPool
@@ -29,7 +29,7 @@ from compactff_md.training.packing import decode_atoms, encode_atoms
 from compactff_md.training.planning import ChainSpec, Plan, plan_fields, plan_steps
 from compactff_md.training.pool import Pool, TeacherPool, default_workers
 from compactff_md.training.progress import Reporter
-from compactff_md.training.steps import ConformersStep, step_names
+from compactff_md.training.steps import ConformersStep, MDStep, step_names
 from compactff_md.training.tasks import chain_task, relax_task
 
 LABELS_FILE = "labels.json"
@@ -326,6 +326,18 @@ def file_digests(config: DistillConfig) -> dict[str, str]:
         for name, path in files.items()
         if Path(path).is_file()
     }
+
+
+def driver_versions(config: DistillConfig) -> dict[str, str]:
+    """Versions of what moves atoms in the teacher's place, by their names; what is missing shows here.
+
+    Raises
+    ------
+    CompactFFError
+        As :func:`compactff_md.teachers.create_teacher`.
+    """
+    names = {step.driver for step in config.sampling.steps if isinstance(step, MDStep) and step.driver}
+    return {f"driver_{name}": create_teacher(name).version for name in sorted(names)}
 
 
 def start_structures(labels: Labels, most: int = 200) -> list[ase.Atoms]:

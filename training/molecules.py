@@ -166,10 +166,19 @@ def read_smiles(path: str | Path) -> list[str]:
     return found
 
 
-def write_lists(folder: str | Path, count: int, num_test: int, seed: int, max_atoms: int) -> tuple[int, int]:
-    """Write ``train.smi`` and ``test.smi``; return how many each has."""
+def apart_from(smiles: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Those of the molecules whose scaffold none of the others has."""
+    keys = {split_key(parse(entry)) for entry in others}
+    return [entry for entry in smiles if split_key(parse(entry)) not in keys]
+
+
+def write_lists(
+    folder: str | Path, count: int, num_test: int, seed: int, max_atoms: int, others: Sequence[str] = ()
+) -> tuple[int, int]:
+    """Write ``train.smi`` and ``test.smi`` without the scaffolds of ``others``; return how many each has."""
     Path(folder).mkdir(parents=True, exist_ok=True)
-    train, test = split_molecules(build_molecules(count, seed, max_atoms), num_test, seed)
+    built = apart_from(build_molecules(count, seed, max_atoms), others)
+    train, test = split_molecules(built, num_test, seed)
     for name, part in (("train", train), ("test", test)):
         head = f"# {name}: {len(part)} of {count} molecules, seed {seed}, at most {max_atoms} atoms\n"
         write_text(Path(folder) / f"{name}.smi", head + "".join(f"{entry}\n" for entry in part))
@@ -208,8 +217,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--max-atoms", type=int, default=28)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--structures", type=int, default=0, help="of the test, in test.xyz")
+    parser.add_argument("--apart-from", help="file of SMILES whose scaffolds are left out")
     given = parser.parse_args(arguments)
-    train, test = write_lists(given.out, given.count, given.test, given.seed, given.max_atoms)
+    others = read_smiles(given.apart_from) if given.apart_from else ()
+    train, test = write_lists(given.out, given.count, given.test, given.seed, given.max_atoms, others)
     if given.structures:
         unseen = read_smiles(Path(given.out) / "test.smi")
         write_structures(Path(given.out) / "test.xyz", unseen, given.structures, given.seed)

@@ -30,7 +30,8 @@ class ChainSpec(BaseModel):
     at ``temperature_K`` and, where ``pressure_bar`` is given, constant pressure, "rattle" walks from one
     member after the other, "modes" displaces the first along its normal modes. ``strained`` chains start
     from a randomly deformed cell. ``equilibration_steps`` come before the first frame; None takes those of
-    the configuration for a test and none otherwise.
+    the configuration for a test and none otherwise. ``driver`` names what moves the atoms in "md", None the
+    teacher itself.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +46,7 @@ class ChainSpec(BaseModel):
     walk: Literal["given", "md", "rattle", "modes"] = "md"
     pressure_bar: float | None = None
     equilibration_steps: int | None = None
+    driver: str | None = None
 
 
 def plan_chains(num_structures: int, config: SamplingConfig, seed: int) -> list[ChainSpec]:
@@ -282,6 +284,7 @@ def _dynamics(
                     "seed": (*seed, k),
                     "pressure_bar": step.pressure_bar if step.ensemble == "npt" else None,
                     "equilibration_steps": step.equilibration_steps,
+                    "driver": step.driver,
                 }
             ),
             own,

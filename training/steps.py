@@ -129,10 +129,16 @@ class SubstitutionStep(MakerStep):
 
 
 class MDStep(Step):
-    """Teacher dynamics from every structure, and rattled copies beside it."""
+    """Teacher dynamics from every structure, and rattled copies beside it.
+
+    With a ``driver``, such as ``student:organic-tiny`` or another name of a teacher, that moves the atoms and
+    the teacher labels the frames that are kept: each then costs one call, and not one a step. For training
+    only; the test is of the teacher's own trajectories.
+    """
 
     kind: Literal["md"]
     temperatures_K: tuple[float, ...] = (300.0, 600.0, 1000.0)
+    driver: str | None = None
     trajectories: int = Field(1, ge=1)
     ensemble: Literal["nvt", "npt"] = "nvt"
     pressure_bar: float = 1.0
@@ -146,6 +152,8 @@ class MDStep(Step):
     def _warm(self) -> Self:
         if not self.temperatures_K or min(self.temperatures_K) <= 0:
             raise ValueError(f"temperatures_K is {self.temperatures_K}; expected at least one, all above 0 K")
+        if self.driver is not None and self.purpose == "test":
+            raise ValueError("a test is of the teacher's own trajectories; leave out the driver")
         return self
 
 

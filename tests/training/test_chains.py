@@ -207,3 +207,42 @@ def test_a_chain_that_fails_ends_with_what_it_has_and_the_others_go_on(tmp_path)
     with pytest.raises(CompactFFError, match=r"failed on \d+ of \d+ frames, allowed are"):
         for k in range(10):
             perform(task(f"bad{k}", molecule("CH4")), labeller, print)
+
+
+DRIVER = "ase.calculators.emt:EMT"
+
+
+def test_a_driver_moves_the_atoms_and_the_teacher_labels_what_is_kept(tmp_path, spec):
+    """With the teacher as its own driver the trajectory is the same, and each frame costs one call."""
+    driven = spec.model_copy(update={"driver": DRIVER})
+    config, start = sampling(rattles=0), {0: molecule("CH3OH")}
+    counts = run(tmp_path / "driven", driven, start, config)
+    alone = run(tmp_path / "alone", spec, start, config)
+    frames, same = frames_of(tmp_path / "driven"), frames_of(tmp_path / "alone")
+    assert counts.calls == len(frames) == len(same) == 25 and alone.calls == 3 * 25 + 1
+    for frame, other in zip(frames, same, strict=True):
+        np.testing.assert_allclose(frame.positions, other.positions, atol=1e-10)
+        np.testing.assert_allclose(frame.get_forces(), other.get_forces(), atol=1e-10)
+
+
+def test_a_driver_that_leads_astray_is_told(tmp_path, spec):
+    driven = spec.model_copy(update={"driver": DRIVER})
+    config = sampling(rattles=0, max_force_eV_per_A=1e-3)
+    with pytest.raises(CompactFFError, match=r"emt:EMT came to forces of \d+ eV/A, allowed are 0.001"):
+        run(tmp_path, driven, {0: molecule("CH3OH")}, config)
+
+
+def test_a_killed_chain_with_a_driver_goes_on(tmp_path, spec):
+    driven = spec.model_copy(update={"driver": DRIVER})
+    config, start = sampling(rattles=0, shard_seconds=0), {0: molecule("CH3OH")}
+    run(tmp_path / "whole", driven, start, config)
+
+    def kill(frames):
+        if frames >= 10:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(tmp_path / "parts", driven, start, config, report=kill)
+    run(tmp_path / "parts", driven, start, config)
+    for one, other in zip(frames_of(tmp_path / "whole"), frames_of(tmp_path / "parts"), strict=True):
+        np.testing.assert_allclose(one.positions, other.positions, atol=1e-10)

@@ -1,6 +1,9 @@
+import pytest
 from ase.build import molecule
 
-from compactff_md.training.generate import drop_copies, held_out
+from compactff_md.errors import CompactFFError
+from compactff_md.training.config import DistillConfig, make_config
+from compactff_md.training.generate import driver_versions, drop_copies, held_out
 from compactff_md.training.planning import ChainSpec
 
 
@@ -35,3 +38,12 @@ def test_of_many_short_chains_some_are_held_out_whole():
     found = held_out([(spec_of(k), 4) for k in range(2000)], 0.05, 0)
     assert {frozenset(held) for held in found} == {frozenset(), frozenset({0, 1, 2, 3})}
     assert sum(bool(held) for held in found) == 100
+
+
+def test_drivers_are_known_before_the_run_starts():
+    step = {"kind": "md", "frames": 4, "driver": "student:organic-tiny"}
+    config = make_config(DistillConfig, {"structures": "x", "sampling": {"steps": [step]}})
+    assert "organic-tiny" in driver_versions(config)["driver_student:organic-tiny"]
+    step["driver"] = "student:nobody"
+    with pytest.raises(CompactFFError, match="nobody"):
+        driver_versions(make_config(DistillConfig, {"structures": "x", "sampling": {"steps": [step]}}))

@@ -7,6 +7,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.training.chemistry import canonical, count_atoms, parse, split_key, why_not
 from compactff_md.training.molecules import (
     Fragments,
+    apart_from,
     build_molecules,
     main,
     read_fragments,
@@ -90,3 +91,10 @@ def test_structures_of_the_test(tmp_path, built):
     with pytest.raises(CompactFFError, match="151 structures were asked for"):
         write_structures(tmp_path / "more.xyz", built, 151, seed=0)
     assert not (tmp_path / "more.xyz").exists()
+
+
+def test_more_molecules_share_no_scaffold_with_a_test(tmp_path, built):
+    _, test = split_molecules(built, 15, seed=0)
+    more = apart_from(built, test)
+    keys = {split_key(parse(s)) for s in test}
+    assert more and keys.isdisjoint(split_key(parse(s)) for s in more) and len(more) <= len(built) - 15

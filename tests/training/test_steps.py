@@ -33,6 +33,7 @@ def test_steps_have_names_and_refer_to_earlier_ones():
         ([{**MD, "name": "a"}, {**MD, "name": "a"}], {}, "two steps are called 'a'"),
         ([MD], {"frames": 30}, "steps and frames contradict each other"),
         ([MD], {"mode": "given", "trajectories": 3}, "steps and mode, trajectories contradict"),
+        ([{**MD, "purpose": "test", "driver": "gfn1-xtb"}], {}, "leave out the driver"),
         ([{**MD, "purpose": "test"}], {"test_frames": 3}, "steps and test_frames contradict"),
         ([{"kind": "volumes", "factors": [1.1, 0.9]}], {}, "expected 0.3 <= smallest < largest"),
         ([{"kind": "substitution"}], {}, "nothing to substitute"),
