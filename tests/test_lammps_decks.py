@@ -22,6 +22,8 @@ FEW = (
     "--frames=40",
     "--set=sampling.test_frames=1",
     "--set=sampling.equilibration_steps=20",
+    "--set=sampling.spacing_steps=10",
+    "--set=sampling.relax_steps=30",
     "--set=sampling.n_workers=1",
     "--set=minutes=null",
 )
@@ -104,7 +106,7 @@ def own_lattice_constant(student) -> float:
 @pytest.mark.slow
 def test_the_ion_of_an_electrolyte_diffuses_and_its_lattice_does_not(tmp_path):
     lammps()
-    inputs("electrolyte", "--out", tmp_path, *FEW, "--set=steps=400")
+    inputs("electrolyte", "--out", tmp_path, *FEW, "--set=steps=400", "--set=batch_size=3")
     out = run(tmp_path, "diffusion.lammps", steps="500", temperature="1000")
     ion, rest = np.loadtxt(tmp_path / "msd.dat")[-1, 1:]
     assert 0.0 < rest < ion < 50.0 and f"mobile {ion:.3g}"[:8] in out
