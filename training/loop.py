@@ -35,8 +35,10 @@ from compactff_md.training.shapes import Shapes, choose_shapes
 CHECKPOINT = "checkpoint.pt"
 SAMPLE_FRAMES = 64  # for the data-dependent start of the network
 VALIDATION_FRAMES = 500  # seen while training; the test at the end takes all
-# A run has diverged where so many validations in a row explain less than half of what the best one did.
+# A run has diverged where so many validations in a row explain less than half of what the best one did, once
+# one of them explained that much.
 LOST_VALIDATIONS = 3
+LEARNED_R2 = 0.5
 SHARE_EVERY = 10  # steps between two looks at the first process' clock
 
 
@@ -303,7 +305,8 @@ class Trainer:
 def is_lost(r2: list[float]) -> bool:
     """Whether the last validations are far below the best of those before."""
     last, before = r2[-LOST_VALIDATIONS:], r2[:-LOST_VALIDATIONS]
-    return bool(before) and max(before) > 0 and max(last) < 0.5 * max(before)
+    best = max(before, default=0.0)
+    return best >= LEARNED_R2 and max(last) < 0.5 * best
 
 
 def _spread(frames: tuple[Frame, ...], most: int) -> tuple[Frame, ...]:

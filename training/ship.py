@@ -56,7 +56,10 @@ def text(name: str, metadata: StudentMetadata, metrics: dict[str, Any], about: s
         f"Teacher: {teacher.get('name')} ({teacher.get('version')}). "
         f"{metadata.data['train']:,} frames to learn from, {training['steps']:,} steps.",
         "",
-        about.strip().replace("NAME", name).replace("SIZE", str(metadata.size)),
+        about.strip()
+        .replace("NAME", name)
+        .replace("SIZE", str(metadata.size))
+        .replace("STEPS", str(training["steps"])),
         "",
         "## Errors on frames that the training did not see",
         "",

@@ -27,7 +27,7 @@ def markdown(name: str, report: Report) -> str:
         f"## {name}",
         "",
         f"{len(systems)} systems against {teacher} in {report.facts.get('engine', '')}, suite "
-        f"{report.facts.get('suite', '')}: {counts}.",
+        f"{report.facts.get('suite', '')}: {counts}. Made by `{report.facts.get('command', '')}`.",
         "",
         f"| test | {' | '.join(VERDICTS)} | median | worst | of | allowed |",
         "|---" * (5 + len(VERDICTS)) + "|",

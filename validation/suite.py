@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -188,7 +189,7 @@ def facts_of(assignment: Assignment, systems: dict[str, list[Structure]], second
         "systems": {label: {"frames": len(f), "atoms": len(f[0])} for label, f in systems.items()},
         "seed": assignment.settings.seed,
         "versions": package_versions(),
-        "command": " ".join(sys.argv),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "seconds of this part": round(seconds, 1),
     }
 

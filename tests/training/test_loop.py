@@ -139,6 +139,7 @@ def test_validations_that_stay_bad_tell_divergence():
     assert not is_lost([]) and not is_lost([0.9, 0.9, 0.9]) and not is_lost([-1.0, -2.0, -1.0, -1.0])
     assert not is_lost([0.3, 0.8, 0.1, 0.0, 0.79])  # a spike
     assert not is_lost([0.8, 0.2, 0.1])  # not long enough
+    assert not is_lost([0.05, 0.01, -0.1, 0.0])  # nothing was learned yet
     assert is_lost([0.3, 0.8, 0.1, 0.0, -5.0])
 
 

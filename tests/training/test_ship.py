@@ -27,7 +27,7 @@ def test_a_student_is_shipped_with_its_card(finished, tmp_path):
     assert f"| 300 K | 2 | {rmse:.1f} |" in text
     assert f"{network.num_parameters:,} parameters" in text
     assert f"| Cu | {rmse:.1f} |" in text
-    assert "--size ultra-tiny --out runs/organic-ultra-tiny" in text and "NAME" not in text
+    assert "--size ultra-tiny --set steps=5 --out runs/organic-ultra-tiny" in text and "NAME" not in text
     assert metadata.size == "ultra-tiny"
 
 
