@@ -50,6 +50,10 @@ class TrainConfig(BaseModel):
         A preset, and the architecture where it should not be the preset's own.
     elements
         Symbols that the student knows; None takes those of the data.
+    start_from
+        Student to go on with: a shipped one's name, a file or the folder of a run. It must have this size
+        and know the elements of the data. Its weights, elements and cutoff stay, energies of elements follow
+        the data.
     minutes, steps, epochs
         How long. The learning rate falls along a cosine to zero at the first of them to be reached; with
         ``minutes`` it follows the time spent training, over interruptions. None of them: 20,000 steps.
@@ -87,6 +91,7 @@ class TrainConfig(BaseModel):
     architecture: str | None = None
     elements: tuple[str, ...] | None = None
     cutoff_A: float = Field(5.0, ge=1.0, le=20.0)
+    start_from: str | None = None
     seed: int = Field(0, ge=0)
     minutes: float | None = Field(None, gt=0)
     steps: int | None = Field(None, gt=0)

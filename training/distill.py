@@ -5,6 +5,7 @@ The same call with the same out folder continues an interrupted run at whatever 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import ase
 
 from compactff_md.artifact import describe, save_student
 from compactff_md.files import plain, write_json
+from compactff_md.student import student_file
 from compactff_md.students.uncertainty import Uncertainty
 from compactff_md.teachers import Teacher, create_teacher
 from compactff_md.training.config import DistillConfig, TrainConfig, write_config
@@ -119,7 +121,7 @@ def train_from_files(
     sets = load_sets(train_files, valid, config)
     checked = _load_tests(tests or {}, sets[0], config)
     digests = _digests({"train": sets[0], "valid": sets[1], **checked})
-    run = open_run(out, "train", config, digests, team)
+    run = open_run(out, "train", config, {**digests, **_start_checksum(config)}, team)
     if run.finished:
         return _finished(run, reporter)
     if team.leads:
@@ -147,6 +149,7 @@ def distill(config: DistillConfig, out: str | Path, reporter: Reporter | None = 
         "teacher_version": teacher.version,
         **file_digests(config),
         **driver_versions(config),
+        **_start_checksum(config),
     }
     if config.labels_from is not None:
         check_labels_are_the_same(Path(config.labels_from), config, sources)
@@ -254,6 +257,13 @@ def _digests(sets: dict[str, LabelledSet]) -> dict[str, str]:
     return {f"{name}_sha256": data.digest for name, data in sets.items()}
 
 
+def _start_checksum(config: TrainConfig) -> dict[str, str]:
+    """Checksum of the student that the training starts from, if any."""
+    if config.start_from is None:
+        return {}
+    return {"start_from_checksum": hashlib.sha256(student_file(config.start_from).read_bytes()).hexdigest()}
+
+
 def _finished(run: RunFolder, reporter: Reporter) -> RunResult:
     reporter.note(f"{run.path} holds this run, finished; nothing to do")
     metrics = json.loads((run.path / METRICS_FILE).read_text(encoding="utf-8"))
@@ -291,11 +301,14 @@ def _conclude(
         metrics["stages"] = _stages(labels, rounds, result, errors)
     if (run.path / CHECK_FILE).is_file():
         metrics["teacher"] = json.loads((run.path / CHECK_FILE).read_text(encoding="utf-8"))
+    data = {"train": len(sets[0]), "valid": len(sets[1]), **_digests({"train": sets[0], "valid": sets[1]})}
+    if config.start_from is not None:
+        data |= {"start_from": Path(config.start_from).name, **_start_checksum(config)}
     described = describe(
         result.network,
         size=config.size,
         teacher=teacher.describe() if teacher else None,
-        data={"train": len(sets[0]), "valid": len(sets[1]), **_digests({"train": sets[0], "valid": sets[1]})},
+        data=data,
         metrics=errors,
         seed=config.seed,
     )

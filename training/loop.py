@@ -25,6 +25,7 @@ from compactff_md.training.metrics import compare, energy_errors, force_errors
 from compactff_md.training.optimiser import Optimiser
 from compactff_md.training.preparation import (
     bound_to_data,
+    continued_network,
     create_network,
     prepare_network,
     torch_settings,
@@ -74,7 +75,8 @@ def train(
     Parameters
     ----------
     config
-        How; its ``size`` and ``architecture`` are not used where a network is given.
+        How; its ``size`` and ``architecture`` are not used where a network is given, which must not be
+        together with ``start_from``.
     train_set, valid_set
         Checked frames (:func:`compactff_md.training.dataset.load_sets`).
     out
@@ -94,7 +96,11 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     team = join_team(config.device)
     with torch_settings(config, train_set, team):
-        network = network or create_network(config, train_set)
+        if network is None and config.start_from is not None:
+            network = continued_network(config, train_set)
+        else:
+            network = network or create_network(config, train_set)
+            prepare_network(network, train_set)
         trainer = Trainer(config, train_set, valid_set, network, folder, team, reporter or Reporter())
         return trainer.run()
 
@@ -115,7 +121,6 @@ class Trainer:
         self.config, self.team, self.reporter = config, team, reporter
         self.checkpoint = folder / CHECKPOINT
         dtype = DTYPES[config.dtype]
-        prepare_network(network, train_set)
         # Never .float(): it would round the energies of atoms, which are float64 in every student.
         self.network = (network.double() if dtype == torch.float64 else network).to(team.device).train()
         self.store = FrameStore(train_set.frames, network, team.device, dtype)
@@ -143,8 +148,9 @@ class Trainer:
             self._load_weights(content)
             self.resumed_at = self.state.step
         else:
-            sample = self.store.batch(_sample(self.store))
-            self.network.initialise_from_data(sample.vectors, sample.neighbours, sample.species)
+            if self.config.start_from is None:
+                sample = self.store.batch(_sample(self.store))
+                self.network.initialise_from_data(sample.vectors, sample.neighbours, sample.species)
             self.team.share_tensors([t.data for t in self.network.state_dict(keep_vars=True).values()])
         self.averaged = copy.deepcopy(self.network)
         self.weights = FlatWeights(self.network)

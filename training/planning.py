@@ -73,13 +73,15 @@ def plan_tests(num_structures: int, config: SamplingConfig, seed: int) -> list[C
 
 
 def _plan_training(
-    num_structures: int, config: SamplingConfig, seed: int, fewest: int = 10
+    num_structures: int, config: SamplingConfig, seed: int, fewest: int = 10, most: int | None = None
 ) -> list[ChainSpec]:
+    """Chains of all structures, or of ``most`` evenly spaced ones."""
     temperatures = config.temperatures_K
+    most = min(num_structures, config.frames, most or num_structures)
     each = len(temperatures) * config.trajectories
     # Chains shorter than about ten frames are not worth their start.
-    each = max(1, min(each, config.frames // (fewest * num_structures)))
-    chosen = np.unique(np.linspace(0, num_structures - 1, min(num_structures, config.frames)).astype(int))
+    each = max(1, min(each, config.frames // (fewest * most)))
+    chosen = np.unique(np.linspace(0, num_structures - 1, most).astype(int))
     total = len(chosen) * each
     specs = []
     for order, structure in enumerate(chosen.tolist()):
@@ -274,6 +276,8 @@ def _dynamics(
             "max_strain": step.max_strain,
         }
     )
+    # Each chain pays for its equilibration before its first frame.
+    most = max(1, step.frames // step.fewest) if step.equilibration_steps else None
     return [
         PlannedChain(
             spec.model_copy(
@@ -289,7 +293,7 @@ def _dynamics(
             ),
             own,
         )
-        for k, spec in enumerate(_plan_training(len(members), own, seed[0], step.fewest))
+        for k, spec in enumerate(_plan_training(len(members), own, seed[0], step.fewest, most))
     ]
 
 

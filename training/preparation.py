@@ -9,15 +9,18 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from ase.data import atomic_numbers
 
 from compactff_md import students
 from compactff_md.errors import CompactFFError
+from compactff_md.student import Student, load
 from compactff_md.students import StudentNetwork
 from compactff_md.training.batches import FrameStore
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.dataset import known_elements
 from compactff_md.training.distributed import Team
 from compactff_md.training.frames import Frame, LabelledSet, fit_energy_shifts, mean_atom_energies
+from compactff_md.training.metrics import compare
 
 # Of the bounds of energies: frames looked at, atoms at a time, what is left out at each end of the range of
 # the energies, and the room beyond all of them in such ranges (a trained network's energies are about one).
@@ -38,6 +41,66 @@ def create_network(config: TrainConfig, data: LabelledSet) -> StudentNetwork:
         cutoff_A=config.cutoff_A,
         seed=config.seed,
     )
+
+
+def continued_network(config: TrainConfig, data: LabelledSet) -> StudentNetwork:
+    """The student that ``config.start_from`` names, with energies of elements that suit the data.
+
+    Where the data have energies of isolated atoms, these are taken. Else each element's energy moves by the
+    least-squares fit of what the student misses, the smallest of such moves where the data leave it open.
+
+    Raises
+    ------
+    CompactFFError
+        If there is no such student, or its size, architecture, elements or cutoff are not those asked for.
+    """
+    student = load(config.start_from or "")
+    network = student.network.train()
+    _check_start(config, data, student)
+    network.bounded = False  # what was beyond its data may be within these
+    shifts = network.offsets_eV().detach().clone()
+    if data.isolated_eV:
+        alone = network.isolated_energies().detach() * network.energy_scale_eV
+        of_data = [data.isolated_eV.get(symbol, math.nan) for symbol in network.elements]
+        known = torch.tensor(of_data, dtype=torch.float64)
+        shifts = torch.where(known.isnan(), shifts + alone, known)
+    network.anchored = bool(data.isolated_eV)
+    network.energy_shift_eV.copy_(shifts)
+    if not network.anchored:
+        network.energy_shift_eV += torch.from_numpy(_missed_by_element(network, data.frames))
+    return network
+
+
+def _check_start(config: TrainConfig, data: LabelledSet, student: Student) -> None:
+    """See that nothing was asked for that the student to start from is not."""
+    network, default = student.network, TrainConfig.model_fields["cutoff_A"].default
+    missing = [symbol for symbol in known_elements(data, config) if symbol not in network.elements]
+    if missing:
+        raise CompactFFError(
+            f"start_from is {config.start_from}, which knows {', '.join(network.elements)}; asked for are "
+            f"{', '.join(missing)}, too. Train from the beginning, or start from a student of these elements"
+        )
+    pairs = {
+        "size": (config.size, student.metadata.size or config.size),
+        "architecture": (config.architecture or network.architecture, network.architecture),
+        "cutoff_A": (network.cutoff_A if config.cutoff_A == default else config.cutoff_A, network.cutoff_A),
+    }
+    for name, (asked, there) in pairs.items():
+        if asked != there:
+            raise CompactFFError(
+                f"{name} is {asked}, but {config.start_from} has {there}; it cannot change with start_from"
+            )
+
+
+def _missed_by_element(network: StudentNetwork, frames: tuple[Frame, ...]) -> np.ndarray:
+    """What the network's energies lack for each of its elements, in eV, shape (S,)."""
+    chosen = frames[:: max(1, math.ceil(len(frames) / BOUND_FRAMES))]
+    found = compare(network.eval(), chosen)
+    network.train()
+    missed = found.energies_eV - found.predicted_energies_eV
+    numbers = np.array([atomic_numbers[symbol] for symbol in network.elements])
+    counts = np.array([(frame.structure.numbers[:, None] == numbers).sum(0) for frame in chosen], dtype=float)
+    return np.asarray(np.linalg.lstsq(counts, missed, rcond=1e-8)[0])
 
 
 def prepare_network(network: StudentNetwork, data: LabelledSet) -> None:

@@ -130,11 +130,22 @@ def _read(path: Path) -> tuple[dict[str, Any], bool]:
 
 
 def _changed(there: dict[str, Any], here: dict[str, Any]) -> str:
-    """What differs, or nothing."""
-    changed = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key)]
+    """What differs, or nothing; None is the same as a field that an earlier version did not have."""
+    changed = [
+        key
+        for key in sorted({*there, *here})
+        if _without_none(there.get(key)) != _without_none(here.get(key))
+    ]
     shown = [f"{key} is {there.get(key)!r} there and {here.get(key)!r} now" for key in changed[:4]]
     more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
     return "; ".join(shown) + more
+
+
+def _without_none(value: Any) -> Any:
+    """Entries of None left out of dicts, at any depth."""
+    if isinstance(value, dict):
+        return {name: _without_none(entry) for name, entry in value.items() if entry is not None}
+    return [_without_none(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

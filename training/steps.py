@@ -133,7 +133,8 @@ class MDStep(Step):
 
     With a ``driver``, such as ``student:organic-tiny`` or another name of a teacher, that moves the atoms and
     the teacher labels the frames that are kept: each then costs one call, and not one a step. For training
-    only; the test is of the teacher's own trajectories.
+    only; the test is of the teacher's own trajectories. A chain gets at least ``fewest`` frames where the
+    number of temperatures can fall for it, and, where chains equilibrate first, that of the structures.
     """
 
     kind: Literal["md"]

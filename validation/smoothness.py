@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from itertools import combinations_with_replacement
 
@@ -21,8 +21,10 @@ STEP_A = 0.005
 SHORTEST_A = 0.3
 # Below this part of the sum of the covalent radii nuclei repel each other in every known molecule.
 SURELY_REPELLED = 0.55
-# Around this many of the worst places the scan is made again with steps this many times as fine.
-WORST, FINER = 3, 8
+# Around this many of the worst places the scan is made again, each time with steps this many times as fine.
+WORST, LEVELS, FINER = 6, 2, 8
+# What a scan shows below this is not looked into.
+SMALL_eV, SMALL_eV_per_A = 5e-6, 2e-4
 # Where the scan through the cutoff begins, in cutoffs, and how far beyond it ends.
 FROM, BEYOND_A = 0.6, 0.3
 
@@ -125,11 +127,16 @@ def jumps(scan: Scan) -> Jumps:
     second differences of the force are of order h^2: what is left is a jump, of the force or, divided by
     the step, of its derivative.
     """
+    kink = float(kinks_eV_per_A(scan).max())
+    energy = float(np.abs(missing_eV(scan)).max())
+    return Jumps(1e3 * energy, 1e3 * kink, kink / float(np.diff(scan.distance_A).min()))
+
+
+def missing_eV(scan: Scan) -> np.ndarray:
+    """What the energy rises by beyond the work of the force, in each step: shape (S - 1,)."""
     h = np.diff(scan.distance_A)
     work = -0.5 * h * (scan.force_eV_per_A[1:] + scan.force_eV_per_A[:-1])
-    missing = np.diff(scan.energy_eV) - work
-    kink = float(kinks_eV_per_A(scan).max())
-    return Jumps(1e3 * float(np.abs(missing).max()), 1e3 * kink, kink / float(h.min()))
+    return np.diff(scan.energy_eV) - work
 
 
 def kinks_eV_per_A(scan: Scan) -> np.ndarray:
@@ -146,18 +153,38 @@ def confirmed(scan: Scan, again: Callable[[np.ndarray], Scan]) -> Jumps:
     What is only steep, such as a student's guess for atoms of which it knows nothing, gets smooth there:
     a jump does not. ``again`` makes a scan of other distances.
     """
-    coarse, kinks = jumps(scan), kinks_eV_per_A(scan)
-    fine = []
-    for _ in range(WORST):
-        place = int(np.argmax(kinks))
-        kinks[max(0, place - 6) : place + 7] = 0.0
-        middle = scan.distance_A[place + 4]
-        fine.append(jumps(again(middle + STEP_A * np.arange(-5, 5, 1 / FINER))))
-    return Jumps(
-        coarse.energy_meV,
-        min(coarse.force_meV_per_A, max(f.force_meV_per_A for f in fine)),
-        min(coarse.derivative_eV_per_A2, max(f.derivative_eV_per_A2 for f in fine)),
-    )
+    coarse = jumps(scan)
+    found = [Jumps(0.0, 0.0, 0.0)]
+    for measure in (np.pad(kinks_eV_per_A(scan), 4) / SMALL_eV_per_A, np.abs(missing_eV(scan)) / SMALL_eV):
+        for _ in range(WORST):
+            place = int(np.argmax(measure))
+            if measure[place] < 1.0:
+                break
+            measure[max(0, place - 6) : place + 7] = 0.0
+            found.append(_looked_at_closely(float(scan.distance_A[place]), again))
+    return least([coarse, most(found)]) if len(found) > 1 else coarse
+
+
+def _looked_at_closely(middle_A: float, again: Callable[[np.ndarray], Scan]) -> Jumps:
+    """What is left of the unsteadiness at ``middle_A`` under ever finer steps."""
+    seen, step_A = [], STEP_A
+    for _ in range(LEVELS):
+        # What is beyond the neighbours, which the differences need, reaches a coarse step to each side.
+        scan = again(middle_A + step_A / FINER * np.arange(-FINER - 4, FINER + 5))
+        seen.append(jumps(scan))
+        middle_A = float(scan.distance_A[int(np.argmax(kinks_eV_per_A(scan))) + 4])
+        step_A /= FINER
+    return least(seen)
+
+
+def least(of: list[Jumps]) -> Jumps:
+    """The smallest of each measure."""
+    return Jumps(*(min(values) for values in zip(*map(astuple, of), strict=True)))
+
+
+def most(of: list[Jumps]) -> Jumps:
+    """The largest of each measure."""
+    return Jumps(*(max(values) for values in zip(*map(astuple, of), strict=True)))
 
 
 def weakest_repulsion(scan: Scan, a: str, b: str) -> float:

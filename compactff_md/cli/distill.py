@@ -15,12 +15,14 @@ from compactff_md.cli.options import (
     Seed,
     Set,
     Size,
+    StartFrom,
     assignments,
     given,
     leads,
     merged,
     nested,
     reporter,
+    size_of_start,
 )
 from compactff_md.cli.report import say_run
 from compactff_md.teachers import available
@@ -66,6 +68,7 @@ def distill(
     structures: Structures = None,
     teacher: TeacherName = None,
     size: Size = None,
+    start_from: StartFrom = None,
     minutes: Minutes = None,
     frames: Frames = None,
     temperature: Temperatures = None,
@@ -83,7 +86,8 @@ def distill(
     options = given(
         structures=str(structures) if structures else None,
         teacher=teacher,
-        size=size,
+        size=size or size_of_start(start_from, recipe),
+        start_from=start_from,
         minutes=minutes,
         seed=seed,
         device=device,

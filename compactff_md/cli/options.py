@@ -10,10 +10,17 @@ import typer
 import yaml
 
 from compactff_md.errors import CompactFFError
+from compactff_md.student import load
 from compactff_md.students import SIZES
 from compactff_md.training.progress import Reporter, RichReporter
 
 Size = Annotated[str | None, typer.Option("--size", help=f"Of the student: {', '.join(SIZES)}.")]
+StartFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--start-from", help="Student to go on with: name of a shipped one, a file or a run's folder."
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; the same command resumes it.")]
 Minutes = Annotated[
     float | None, typer.Option("--minutes", help="Wall-clock limit; the training still anneals to its end.")
@@ -27,6 +34,11 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Any other field of the recipe; may be repeated."),
 ]
+
+
+def size_of_start(start_from: str | None, recipe: Path | None) -> str | None:
+    """Size of the student to start from, where no recipe may say another."""
+    return load(start_from).metadata.size if start_from is not None and recipe is None else None
 
 
 def leads() -> bool:

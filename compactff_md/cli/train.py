@@ -17,12 +17,14 @@ from compactff_md.cli.options import (
     Seed,
     Set,
     Size,
+    StartFrom,
     assignments,
     given,
     leads,
     merged,
     nested,
     reporter,
+    size_of_start,
 )
 from compactff_md.cli.report import say_run
 from compactff_md.training.config import TrainConfig, config_values, make_config, read_config
@@ -59,6 +61,7 @@ def train(
     valid: Valid = None,
     test: Test = None,
     size: Size = None,
+    start_from: StartFrom = None,
     minutes: Minutes = None,
     energy_key: EnergyKey = None,
     forces_key: ForcesKey = None,
@@ -74,7 +77,8 @@ def train(
     kept. A run that was interrupted goes on with the same command.
     """
     options = given(
-        size=size,
+        size=size or size_of_start(start_from, recipe),
+        start_from=start_from,
         minutes=minutes,
         seed=seed,
         device=device,

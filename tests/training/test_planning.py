@@ -73,3 +73,25 @@ def test_steps_for_the_test_replace_the_usual_ones(tmp_path):
 def test_a_step_without_structures_is_told(tmp_path):
     with pytest.raises(CompactFFError, match="step 'md' has no structure to start from"):
         plan(tmp_path, [], {"kind": "md", "frames": 3})
+
+
+def test_chains_that_equilibrate_are_long_enough_to_be_worth_it(tmp_path):
+    step = {
+        "kind": "md",
+        "purpose": "test",
+        "of": ["copies"],
+        "frames": 30,
+        "temperatures_K": [300, 600, 1000],
+    }
+    copies = {"kind": "strain", "name": "copies", "count": 20, "frames": 0}
+    copper = [bulk("Cu", cubic=True)]
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    waiting = {**step, "equilibration_steps": 9, "fewest": 10}
+    made = plan(tmp_path / "a", copper, copies, waiting, test_frames=100)
+    assert [chain.spec.frames for chain in made.chains] == [10, 10, 10]
+    assert {chain.spec.temperature_K for chain in made.chains} == {300, 600, 1000}
+    assert len({chain.spec.members for chain in made.chains}) == 3
+    # Without one, each structure is worth a frame.
+    made = plan(tmp_path / "b", copper, copies, {**step, "fewest": 10}, test_frames=100)
+    assert len({chain.spec.members for chain in made.chains}) == 20

@@ -1,10 +1,12 @@
+import json
+
 import pytest
 import torch
 
 from compactff_md.errors import CompactFFError
 from compactff_md.training.config import DistillConfig, TrainConfig, make_config
 from compactff_md.training.distributed import Team
-from compactff_md.training.runs import open_run
+from compactff_md.training.runs import RUN_FILE, open_run
 
 ALONE = Team(0, 1, torch.device("cpu"))
 
@@ -51,3 +53,20 @@ def test_other_folders_files_and_damaged_runs_are_refused(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(CompactFFError, match=r"run.json cannot be read"):
         open_run(tmp_path, "train", TrainConfig(), {}, ALONE)
+
+
+def test_a_run_of_a_version_that_lacked_a_field_goes_on(tmp_path):
+    step = {"kind": "md", "frames": 10}
+    config = make_config(DistillConfig, {"structures": "a.xyz", "sampling": {"steps": [step]}})
+    open_run(tmp_path, "distill", config, {}, ALONE)
+    path = tmp_path / RUN_FILE
+    content = json.loads(path.read_text())
+    assert content["identity"].pop("start_from", "missing") is None
+    assert content["identity"]["sampling.steps"][0].pop("driver", "missing") is None
+    path.write_text(json.dumps(content))
+    assert open_run(tmp_path, "distill", config, {}, ALONE).resumed
+    other = make_config(
+        DistillConfig, {"structures": "a.xyz", "sampling": {"steps": [{**step, "driver": "student:x"}]}}
+    )
+    with pytest.raises(CompactFFError, match=r"sampling\.steps is"):
+        open_run(tmp_path, "distill", other, {}, ALONE)
