@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
 import ase
 import numpy as np
-from ase.data import covalent_radii
+from ase.data import atomic_numbers, covalent_radii
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.transform import Rotation
 
@@ -21,6 +22,7 @@ from compactff_md.training.steps import (
     ClustersStep,
     ConformersStep,
     ContactsStep,
+    DimersStep,
     MakerStep,
     StrainStep,
     SubstitutionStep,
@@ -164,6 +166,22 @@ def contact(
     return result
 
 
+def dimer(
+    step: DimersStep, sources: Sequence[ase.Atoms], index: int, rng: np.random.Generator
+) -> ase.Atoms | None:
+    """The next pair of elements, each pair at evenly spread distances."""
+    numbers = [atomic_numbers[symbol] for symbol in step.elements]
+    if not numbers:
+        numbers = np.unique(np.concatenate([atoms.numbers for atoms in sources])).tolist()
+    pairs = list(combinations_with_replacement(numbers, 2))
+    one, other = pairs[index % len(pairs)]
+    each = -(-step.count // len(pairs))
+    closest, farthest = step.closeness
+    closeness = closest + (farthest - closest) * (index // len(pairs) + rng.uniform()) / each
+    distance_A = closeness * (covalent_radii[one] + covalent_radii[other])
+    return ase.Atoms([one, other], [[0.0, 0.0, 0.0], [distance_A, 0.0, 0.0]])
+
+
 def cluster(
     step: ClustersStep, sources: Sequence[ase.Atoms], index: int, rng: np.random.Generator
 ) -> ase.Atoms | None:
@@ -225,6 +243,7 @@ MAKERS: dict[type[MakerStep], Maker] = {
     VolumesStep: volume,
     TorsionsStep: torsion,
     ContactsStep: contact,
+    DimersStep: dimer,
     ClustersStep: cluster,
     SubstitutionStep: substitution,
 }

@@ -1,15 +1,16 @@
 """The steps that a sampling recipe may list: what each makes, from which structures, and how much.
 
 Some steps make structures without the teacher (conformers, clusters, torsions, strain, volumes, contacts,
-substitution); of these ``frames`` are labelled, chosen to be unlike each other. The others move with the
-teacher (md, rattle, modes) and label what they meet.
+dimers, substitution); of these ``frames`` are labelled, chosen to be unlike each other. The others move with
+the teacher (md, rattle, modes) and label what they meet.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from ase.data import atomic_numbers
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 GIVEN = "given"
 
@@ -106,6 +107,27 @@ class ContactsStep(MakerStep):
     closeness: tuple[float, float] = (0.7, 0.95)
 
 
+class DimersStep(MakerStep):
+    """Two atoms alone, of every pair of elements in turn, so that nuclei that come close repel each other.
+
+    ``elements`` are those of the structures where none are given; distances are spread evenly over
+    ``closeness`` times the sum of the covalent radii. Such pairs are far from molecules in energy and force:
+    ``checks.max_energy_deviation_eV_per_atom`` and ``checks.max_force_eV_per_A`` must allow for them.
+    """
+
+    kind: Literal["dimers"]
+    elements: tuple[str, ...] = ()
+    closeness: tuple[float, float] = (0.7, 1.0)
+
+    @field_validator("elements")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [symbol for symbol in value if symbol not in atomic_numbers]
+        if unknown:
+            raise ValueError(f"there is no element {', '.join(unknown)}; expected symbols such as C or Cl")
+        return value
+
+
 class SubstitutionStep(MakerStep):
     """Disorder: atoms of two elements exchanged, elements replaced, atoms removed.
 
@@ -184,6 +206,7 @@ AnyStep = Annotated[
     | StrainStep
     | VolumesStep
     | ContactsStep
+    | DimersStep
     | SubstitutionStep
     | MDStep
     | RattleStep

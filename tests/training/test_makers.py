@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 from ase.build import bulk, molecule
+from ase.data import covalent_radii
+from pydantic import ValidationError
 
 from compactff_md.errors import CompactFFError
 from compactff_md.training.makers import bonds, make_structures, turnable
@@ -9,6 +11,7 @@ from compactff_md.training.steps import (
     ClustersStep,
     ConformersStep,
     ContactsStep,
+    DimersStep,
     StrainStep,
     SubstitutionStep,
     TorsionsStep,
@@ -79,6 +82,25 @@ def test_contacts_bring_two_neighbours_closer_also_across_the_boundary():
                 atoms.positions, start.positions
             )
             assert (np.abs(atoms.positions - start.positions).max(1) > 1e-6).sum() == 2
+
+
+def test_dimers_of_every_pair_of_elements_at_evenly_spread_distances():
+    step = DimersStep(kind="dimers", elements=("H", "C", "O"), count=60, closeness=(0.8, 1.2))
+    found: dict[str, list[float]] = {}
+    for atoms in made(step):
+        one, other = atoms.numbers
+        share = atoms.get_distance(0, 1) / (covalent_radii[one] + covalent_radii[other])
+        found.setdefault(atoms.get_chemical_formula(), []).append((share - 0.8) / 0.4)
+    assert {*found} == {"H2", "CH", "HO", "C2", "CO", "O2"}
+    for shares in found.values():
+        assert [int(10 * share) for share in shares] == list(range(10))
+    own = made(DimersStep(kind="dimers", count=6), molecule("H2O"), molecule("CH4"))
+    assert {a.get_chemical_formula() for a in own} == {*found}
+
+
+def test_dimers_of_no_element():
+    with pytest.raises(ValidationError, match="there is no element Xy"):
+        DimersStep(kind="dimers", elements=("H", "Xy"))
 
 
 def test_substitution_keeps_the_composition_where_it_exchanges_and_counts_what_it_removes():
