@@ -17,5 +17,6 @@ HARTREE_TO_EV = _ase.Hartree
 BOHR_TO_A = _ase.Bohr
 KB_EV_PER_K = _ase.kB
 EV_PER_A3_TO_BAR = 1.0 / (1e5 * _ase.Pascal)
+EV_PER_A3_TO_GPA = 1e-4 * EV_PER_A3_TO_BAR
 # e^2 / (4 pi eps0), the constant of Coulomb's law.
 COULOMB_EV_A = _ase.Hartree * _ase.Bohr

@@ -15,6 +15,7 @@ from compactff_md.students import StudentNetwork
 from compactff_md.training.batches import FrameStore
 from compactff_md.training.frames import Frame
 from compactff_md.training.loss import predict_batch
+from compactff_md.units import EV_PER_A3_TO_GPA
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,25 @@ def summary(result: Comparison) -> dict[str, Any]:
     if has.any():
         wrong = ((result.predicted_virials_eV - result.virials_eV) / result.sizes[:, None, None])[has]
         errors["virial"] = {"rmse_meV_per_atom": 1e3 * float((wrong**2).mean()) ** 0.5}
+        errors["stress"] = stress_errors(result)
     return errors
+
+
+def stress_errors(result: Comparison) -> dict[str, float]:
+    """Errors of the stress over its six components, in GPa, of the frames that have one.
+
+    R2 is one minus squared error over the variance of each component about its own mean.
+    """
+    has = np.isfinite(result.virials_eV).all(axis=(1, 2))
+    volumes = np.array([frame.structure.volume_A3 for frame in result.frames])[has, None, None]
+    row, column = np.triu_indices(3)
+    reference, predicted = (
+        EV_PER_A3_TO_GPA * (virials[has] / volumes)[:, row, column]
+        for virials in (result.virials_eV, result.predicted_virials_eV)
+    )
+    square = float(((predicted - reference) ** 2).mean())
+    variance = float(reference.var(axis=0).mean())
+    return {"rmse_GPa": square**0.5, "r2": 1.0 - square / variance if variance > 0 else float("nan")}
 
 
 def by_element(result: Comparison) -> dict[str, dict[str, float]]:

@@ -74,12 +74,22 @@ def text(name: str, metadata: StudentMetadata, metrics: dict[str, Any], about: s
             f"| {_readable(key)} | {found['frames']} | {forces['rmse_meV_per_A']:.1f} | "
             f"{forces['mae_meV_per_A']:.1f} | {forces['r2']:.5f} | {energy['rmse_meV_per_atom']:.2f} |"
         )
-    lines += ["", *_by_element(tests), "", *_uncertainty(metrics)]
+    lines += ["", *_stresses(tests), *_by_element(tests), "", *_uncertainty(metrics)]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _readable(key: str) -> str:
     return key.removeprefix("test_").replace("_", " ").replace("K", " K")
+
+
+def _stresses(tests: dict[str, Any]) -> list[str]:
+    """One row a test that has stresses."""
+    rows = [
+        f"| {_readable(key)} | {found['stress']['rmse_GPa']:.3f} | {found['stress']['r2']:.4f} |"
+        for key, found in tests.items()
+        if "stress" in found and found["stress"]["r2"] is not None
+    ]
+    return ["| test | stress RMSE (GPa) | R2 |", "|---|---|---|", *rows, ""] if rows else []
 
 
 def _by_element(tests: dict[str, Any]) -> list[str]:

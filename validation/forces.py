@@ -10,13 +10,12 @@ from ase.data import chemical_symbols
 
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
-from compactff_md.units import EV_PER_A3_TO_BAR
+from compactff_md.units import EV_PER_A3_TO_GPA
 from compactff_md.validation import pictures
 from compactff_md.validation.campaign import HOTTER, Campaign, Labels
 from compactff_md.validation.outcome import Finding, Section
 from compactff_md.validation.statistics import bootstrap_interval
 
-GPA_PER_EV_PER_A3 = EV_PER_A3_TO_BAR * 1e-4
 # Fewer frames than this carry no interval.
 FEWEST_FRAMES = 8
 
@@ -179,7 +178,7 @@ def _stress_findings(
     a, b = teacher.stresses_eV_per_A3, student.stresses_eV_per_A3
     if not np.isfinite(a).all():
         return []
-    error = GPA_PER_EV_PER_A3 * (b - a)
+    error = EV_PER_A3_TO_GPA * (b - a)
     interval = None
     if len(error) >= FEWEST_FRAMES:
         interval = bootstrap_interval(error, lambda x: float(np.sqrt((x**2).mean())), campaign.seed("stress"))

@@ -11,10 +11,10 @@ from scipy.sparse.csgraph import connected_components
 
 from compactff_md.engines.molecules import Molecules
 from compactff_md.structure import Structure
-from compactff_md.units import KB_EV_PER_K
+from compactff_md.units import EV_PER_A3_TO_GPA, KB_EV_PER_K
 from compactff_md.validation import pictures
 from compactff_md.validation.campaign import Campaign
-from compactff_md.validation.forces import FEWEST_FRAMES, GPA_PER_EV_PER_A3
+from compactff_md.validation.forces import FEWEST_FRAMES
 from compactff_md.validation.outcome import Finding, Section
 from compactff_md.validation.statistics import bootstrap_interval
 from compactff_md.validation.symmetry import evaluate
@@ -89,7 +89,7 @@ def energy_of_volume(structure: Structure, calculator: BaseCalculator) -> Curve:
 def bulk_modulus_GPa(volumes_A3: np.ndarray, energies_eV: np.ndarray) -> tuple[float, float]:
     """Equilibrium volume in A^3 and bulk modulus by Birch and Murnaghan's equation of state."""
     volume, _, modulus = EquationOfState(volumes_A3, energies_eV, eos="birchmurnaghan").fit()
-    return float(volume), float(modulus) * GPA_PER_EV_PER_A3
+    return float(volume), float(modulus) * EV_PER_A3_TO_GPA
 
 
 def elastic_constants_GPa(structure: Structure, calculator: BaseCalculator) -> np.ndarray:
@@ -106,7 +106,7 @@ def elastic_constants_GPa(structure: Structure, calculator: BaseCalculator) -> n
             atoms.positions[:] = structure.positions_A @ (np.eye(3) + strain)
             ends.append(full_3x3_to_voigt_6_stress(atoms.get_stress(voigt=False)))
         constants[k] = (ends[0] - ends[1]) / (2 * STRAIN)
-    return 0.5 * (constants + constants.T) * GPA_PER_EV_PER_A3
+    return 0.5 * (constants + constants.T) * EV_PER_A3_TO_GPA
 
 
 def rotatable(structure: Structure, molecules: Molecules) -> list[tuple[int, int, int, int]]:

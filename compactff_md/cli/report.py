@@ -17,7 +17,8 @@ COLUMNS = ("frames", "force RMSE meV/A", "force MAE meV/A", "force R2", "energy 
 def say_run(result: RunResult) -> None:
     """Print errors on unseen frames, the training's length, and where the files are."""
     out.print(error_table(result.metrics["errors"]))
-    for line in (*_stage_lines(result.metrics), *_uncertainty_lines(result.metrics)):
+    metrics = result.metrics
+    for line in (*_stress_lines(metrics), *_stage_lines(metrics), *_uncertainty_lines(metrics)):
         say(line)
     training = result.metrics["training"]
     minutes = training["seconds"] / 60
@@ -32,6 +33,15 @@ def say_run(result: RunResult) -> None:
     if frames:
         files["labelled frames"] = result.folder / ("{" + ",".join(path.stem for path in frames) + "}.xyz")
     say_files(files)
+
+
+def _stress_lines(metrics: dict[str, Any]) -> Iterator[str]:
+    """Errors of the stress of each set of frames that have one."""
+    for name, found in metrics["errors"].items():
+        if "stress" in found:
+            r2 = found["stress"]["r2"]  # None: a single stress
+            of_variance = "" if r2 is None else f", R2 {r2:.4f}"
+            yield f"stress, {name}: RMSE {found['stress']['rmse_GPa']:.3g} GPa{of_variance}"
 
 
 def _stage_lines(metrics: dict[str, Any]) -> Iterator[str]:

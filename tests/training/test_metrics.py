@@ -1,12 +1,22 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.collections import g2
 
 from compactff_md import students
 from compactff_md.structure import Structure
 from compactff_md.training.frames import Frame
-from compactff_md.training.metrics import Comparison, compare, energy_errors, force_errors, joined, summary
+from compactff_md.training.metrics import (
+    Comparison,
+    compare,
+    energy_errors,
+    force_errors,
+    joined,
+    stress_errors,
+    summary,
+)
 
 
 def test_force_errors_by_hand():
@@ -77,7 +87,7 @@ def test_summary_by_element_and_temperature():
     assert errors["forces_by_element"]["H"]["rmse_meV_per_A"] == pytest.approx(100)
     assert set(errors["forces_by_temperature"]) == {"300 K"}
     assert errors["forces_by_temperature"]["300 K"]["rmse_meV_per_A"] == pytest.approx(100 * (2 / 3) ** 0.5)
-    assert "virial" not in errors
+    assert "virial" not in errors and "stress" not in errors
 
 
 def test_compare_evaluates_frames_in_order():
@@ -97,3 +107,20 @@ def test_several_sets_as_one():
     errors = [summary(part)["forces"]["rmse_meV_per_A"] ** 2 for part in (one, other, both)]
     assert errors[2] == pytest.approx((8 * errors[0] + 3 * errors[1]) / 11)
     assert energy_errors(both)["rmse_absolute_meV_per_atom"] > 0
+
+
+def test_stresses_in_gpa_over_six_components():
+    cells = [bulk("Cu", cubic=True), bulk("Cu"), bulk("NaCl", "rocksalt", a=5.64)]
+    frames = tuple(Frame(Structure.from_ase(a), 0.0, np.zeros((len(a), 3))) for a in cells)
+    result = comparison(["H2O"] * 3, [0.0] * 3, [0.0] * 3)
+    volumes = np.array([a.get_volume() for a in cells])[:, None, None]
+    stresses = np.arange(27.0).reshape(3, 3, 3) * 1e-3
+    stresses += stresses.transpose(0, 2, 1)
+    virials, wrong = stresses * volumes, (stresses + 1e-3 * np.eye(3)) * volumes
+    virials[2] = np.nan
+    result = replace(result, frames=frames, virials_eV=virials, predicted_virials_eV=wrong)
+    errors = stress_errors(result)
+    # Three of six components are wrong by 1e-3 eV/A^3 = 0.1602 GPa.
+    assert errors["rmse_GPa"] == pytest.approx(0.1602177 * 0.5**0.5, rel=1e-5)
+    known = 0.1602177e3 * stresses[:2][:, *np.triu_indices(3)]
+    assert errors["r2"] == pytest.approx(1 - errors["rmse_GPa"] ** 2 / known.var(axis=0).mean(), rel=1e-5)

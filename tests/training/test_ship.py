@@ -25,6 +25,7 @@ def test_a_student_is_shipped_with_its_card(finished, tmp_path):
     metrics = json.loads((finished / "metrics.json").read_text())
     rmse = metrics["errors"]["test_300K"]["forces"]["rmse_meV_per_A"]
     assert f"| 300 K | 2 | {rmse:.1f} |" in text
+    assert f"| 300 K | {metrics['errors']['test_300K']['stress']['rmse_GPa']:.3f} |" in text
     assert f"{network.num_parameters:,} parameters" in text
     assert f"| Cu | {rmse:.1f} |" in text
     assert "--size ultra-tiny --set steps=5 --out runs/organic-ultra-tiny" in text and "NAME" not in text
