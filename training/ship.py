@@ -54,7 +54,8 @@ def text(name: str, metadata: StudentMetadata, metrics: dict[str, Any], about: s
         f"{metadata.num_parameters:,} parameters ({metadata.architecture}), cutoff {metadata.cutoff_A:g} A, "
         f"{metadata.num_interactions} interactions, for {', '.join(metadata.elements)}. "
         f"Teacher: {teacher.get('name')} ({teacher.get('version')}). "
-        f"{metadata.data['train']:,} frames to learn from, {training['steps']:,} steps.",
+        f"{metadata.data['train']:,} frames to learn from, {training['steps']:,} steps"
+        + (f", going on from an earlier {start}." if (start := metadata.data.get("start_from")) else "."),
         "",
         about.strip()
         .replace("NAME", name)
