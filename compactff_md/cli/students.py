@@ -10,6 +10,10 @@ from rich.table import Table
 from compactff_md.artifact import read_metadata
 from compactff_md.cli.console import out, print_json, say
 from compactff_md.student import SHIPPED
+from compactff_md.training.distill import ALL_TESTS
+
+TITLES = ("name", "parameters", "elements", "teacher", "meV/A", "R2")
+NUMBERS = ("parameters", "meV/A", "R2")
 
 
 def register(app: typer.Typer) -> None:
@@ -23,17 +27,19 @@ def students(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
     if as_json:
         print_json(rows)
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for title in ("name", "parameters", "elements", "teacher", "force RMSE on unseen frames (meV/A, R2)"):
-        table.add_column(title)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for title in TITLES:
+        table.add_column(title, no_wrap=True, justify="right" if title in NUMBERS else "left")
     for row in rows:
-        errors = ", ".join(
-            f"{name.removeprefix('test_')}: {found['rmse_meV_per_A']:.0f} {found['r2']:.4f}"
-            for name, found in row["forces"].items()
-        )
-        table.add_row(row["name"], f"{row['parameters']:,}", row["elements"], row["teacher"], errors)
+        tests = row["forces"]
+        found = tests[ALL_TESTS] if ALL_TESTS in tests else next(iter(tests.values()), None)
+        errors = (f"{found['rmse_meV_per_A']:.0f}", f"{found['r2']:.4f}") if found else ("", "")
+        table.add_row(row["name"], f"{row['parameters']:,}", row["elements"], row["teacher"], *errors)
     out.print(table)
-    say("What each is for, and what not: compactff students --json names its card.")
+    say(
+        "Force RMSE in meV/A and R2 are of unseen frames at all temperatures together. More, what each is for,"
+    )
+    say("and what not, is in its card: compactff students --json names them.")
 
 
 def _row(name: str) -> dict[str, Any]:
