@@ -36,9 +36,7 @@ def students(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
         errors = (f"{found['rmse_meV_per_A']:.0f}", f"{found['r2']:.4f}") if found else ("", "")
         table.add_row(row["name"], f"{row['parameters']:,}", row["elements"], row["teacher"], *errors)
     out.print(table)
-    say(
-        "Force RMSE in meV/A and R2 are of unseen frames at all temperatures together. More, what each is for,"
-    )
+    say("Force RMSE in meV/A and R2: unseen frames at all temperatures together. More, and what each is for")
     say("and what not, is in its card: compactff students --json names them.")
 
 
