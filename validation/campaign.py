@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -21,7 +21,7 @@ from compactff_md.validation.run import Run
 from compactff_md.validation.settings import SuiteSettings
 from compactff_md.validation.stages import Stages
 from compactff_md.validation.subject import Subject, make_engine
-from compactff_md.validation.task import Engine, State, Task, last_state
+from compactff_md.validation.task import Engine, State, Task, Tick, last_state
 from compactff_md.validation.thresholds import Thresholds
 
 # What is asked of stability and forces beyond the temperature of production.
@@ -191,20 +191,34 @@ class Campaign:
         velocities = at_rest_at(structure, state.velocities_A_per_fs, self.settings.temperature_K)
         return State(state.positions_A, velocities)
 
+    def arrays(
+        self, name: str, total: float, make: Callable[[Tick], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Arrays by name, made once and kept; ``make`` tells the tick how much of ``total`` is done.
+
+        Those whose name begins with ``teacher-`` must depend on the teacher and the settings alone.
+        """
+
+        def shown() -> dict[str, np.ndarray]:
+            self.progress.start(f"{self.label}: {name}", total)
+            made = make(self.progress.update)
+            self.progress.finish()
+            return made
+
+        return self.stages.arrays(f"{self.label}/{name}", shown)
+
     def labels(self, name: str, structures: Sequence[Structure], calculator: BaseCalculator) -> Labels:
         """Labels of structures of the same atoms, made once and kept; NaN where the calculator fails."""
 
-        def make() -> dict[str, np.ndarray]:
-            self.progress.start(f"{self.label}: {name}", len(structures))
+        def make(tick: Tick) -> dict[str, np.ndarray]:
             rows = []
             for done, structure in enumerate(structures):
                 rows.append(_label_or_nothing(structure, calculator))
-                self.progress.update(done + 1)
-            self.progress.finish()
+                tick(done + 1)
             energies, forces, stresses = (np.array(part) for part in zip(*rows, strict=True))
             return {"energies": energies, "forces": forces, "stresses": stresses}
 
-        found = self.stages.arrays(f"{self.label}/{name}", make)
+        found = self.arrays(name, len(structures), make)
         return Labels(found["energies"], found["forces"], found["stresses"])
 
     def seed(self, stream: str, *indices: int) -> int:

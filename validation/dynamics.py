@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from ase import units
@@ -17,6 +18,7 @@ from compactff_md.validation.campaign import Campaign
 from compactff_md.validation.distributions import compare
 from compactff_md.validation.outcome import Finding, Section
 from compactff_md.validation.run import Run
+from compactff_md.validation.task import Tick
 
 # 1/cm of a frequency of 1/fs: 1 / (c in cm/fs).
 PER_CM_OF_PER_FS = 1.0 / 2.99792458e-5
@@ -96,10 +98,13 @@ def minimum(structure: Structure, calculator: BaseCalculator) -> Structure:
     return Structure.from_ase(atoms)
 
 
-def harmonic_frequencies(structure: Structure, calculator: BaseCalculator) -> np.ndarray:
+def harmonic_frequencies(
+    structure: Structure, calculator: BaseCalculator, tick: Tick | None = None
+) -> np.ndarray:
     """Wavenumbers in 1/cm, sorted, shape (3N,); imaginary ones are negative.
 
-    Of the mass-weighted Hessian by central differences of forces with 0.01 A.
+    Of the mass-weighted Hessian by central differences of forces with 0.01 A; ``tick`` is told how many of
+    the 6N evaluations are done.
     """
     n = len(structure)
     hessian = np.zeros((3 * n, 3 * n))
@@ -112,6 +117,8 @@ def harmonic_frequencies(structure: Structure, calculator: BaseCalculator) -> np
             atoms.positions[k // 3, k % 3] += sign * HESSIAN_STEP_A
             ends.append(atoms.get_forces().ravel().copy())
         hessian[k] = (ends[1] - ends[0]) / (2 * HESSIAN_STEP_A)
+        if tick is not None:
+            tick(2.0 * (k + 1))
     root = np.sqrt(np.repeat(atomic_masses[structure.numbers], 3))
     eigenvalues = np.linalg.eigvalsh(0.5 * (hessian + hessian.T) / np.outer(root, root))
     energy_eV = units._hbar * 1e10 / np.sqrt(units._e * units._amu) * np.sqrt(np.abs(eigenvalues))
@@ -178,25 +185,25 @@ def _harmonic(campaign: Campaign) -> tuple[list[Finding], pictures.Figure | None
     names = ("teacher", "student")
     calculators = (campaign.teacher_engine().calculator, campaign.calculator())
 
-    def make() -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = {}
-        for name, calculator in zip(names, calculators, strict=True):
-            campaign.progress.start(f"{campaign.label}: minimum and frequencies, {name}", 1)
-            least = minimum(campaign.structure, calculator)
-            found[name] = harmonic_frequencies(least, calculator)
-            found[f"{name}-positions"] = least.positions_A
-            campaign.progress.finish()
-        return found
+    def make(calculator: BaseCalculator, tick: Tick) -> dict[str, np.ndarray]:
+        least = minimum(campaign.structure, calculator)
+        return {
+            "frequencies": harmonic_frequencies(least, calculator, tick),
+            "positions": least.positions_A,
+        }
 
     try:
-        found = campaign.stages.arrays(f"{campaign.label}/harmonic", make)
+        made = {
+            name: campaign.arrays(f"{name}-harmonic", 6 * len(campaign.structure), partial(make, calculator))
+            for name, calculator in zip(names, calculators, strict=True)
+        }
     except CompactFFError as error:
         return [campaign.judge("dynamics.harmonic", None, "1/cm", note=str(error))], None
     skipped = rigid_modes(campaign.structure)
     # The modes of the whole are the smallest in size, of whatever sign.
-    kept = {n: np.sort(_without(found[n], skipped)) for n in names}
+    kept = {n: np.sort(_without(made[n]["frequencies"], skipped)) for n in names}
     off = kept["student"] - kept["teacher"]
-    shift = float(np.sqrt((_aligned(*(found[f"{n}-positions"] for n in names)) ** 2).sum(1).mean()))
+    shift = float(np.sqrt((_aligned(*(made[n]["positions"] for n in names)) ** 2).sum(1).mean()))
     imaginary = int((kept["student"] < -5.0).sum()) - int((kept["teacher"] < -5.0).sum())
     x = np.arange(len(off))
     lines = {n: (x, kept[n]) for n in names}

@@ -102,7 +102,11 @@ def _teacher_frames(campaign: Campaign) -> tuple[list[Structure], Labels, Labels
         forces.append(run_.forces_eV_per_A[chosen])
     nothing = np.full((len(structures), 3, 3), np.nan)
     teacher = Labels(np.concatenate(energies), np.concatenate(forces), nothing)
-    return structures, teacher, campaign.labels("teacher-frames-student", structures, campaign.calculator())
+    return (
+        structures,
+        teacher,
+        campaign.labels("frames-of-teacher-student", structures, campaign.calculator()),
+    )
 
 
 def _own_frames(campaign: Campaign, factor: float) -> tuple[list[Structure], Labels, Labels]:

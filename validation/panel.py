@@ -41,9 +41,7 @@ class PanelRow:
     @property
     def title(self) -> str:
         """For readers."""
-        described = catalogue().get(self.key)
-        title = described.title if described else self.key
-        return f"{title} ({self.subject})" if self.subject else title
+        return title(self)
 
     @property
     def numbers(self) -> tuple[str, str]:
@@ -53,6 +51,13 @@ class PanelRow:
             for value in (self.median, self.worst)
         ]
         return texts[0], texts[1]
+
+
+def title(tested: PanelRow | Finding) -> str:
+    """What readers call a test."""
+    described = catalogue().get(tested.key)
+    words = described.title if described else tested.key
+    return f"{words} ({tested.subject})" if tested.subject else words
 
 
 def panel(findings: Iterable[Finding], systems: Collection[str]) -> list[PanelRow]:

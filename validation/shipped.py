@@ -1,4 +1,4 @@
-"""Tables of reports of many systems as Markdown, such as of the students that come with the package.
+"""Tables of reports as Markdown, such as of the students that come with the package.
 
 ``python -m compactff_md.validation.shipped --out docs/shipped.md validation/reports/*.json``
 """
@@ -6,39 +6,56 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from compactff_md.errors import CompactFFError
 from compactff_md.files import write_text
-from compactff_md.validation.panel import VERDICTS, panel
+from compactff_md.validation.panel import VERDICTS, panel, title
 from compactff_md.validation.report import Report, read_report
 
 
 def markdown(name: str, report: Report) -> str:
-    """A section of a document: the verdicts of a report of many systems."""
+    """A section of a document: of many systems one line a test, of one system one line a finding."""
     systems = report.facts.get("systems", {})
-    if len(systems) < 2:
-        raise CompactFFError(f"{name} is of {len(systems)} system; expected a report of two or more")
-    rows = panel(report.findings, systems)
     teacher = report.facts.get("teacher", {}).get("name", "")
     counts = ", ".join(f"{report.count(verdict)} {verdict}" for verdict in VERDICTS)
+    kelvin = report.facts.get("settings", {}).get("temperature_K")
     lines = [
         f"## {name}",
         "",
-        f"{len(systems)} systems against {teacher} in {report.facts.get('engine', '')}, suite "
-        f"{report.facts.get('suite', '')}: {counts}. Made by `{report.facts.get('command', '')}`.",
+        f"{len(systems)} {'system' if len(systems) == 1 else 'systems'} against {teacher} in "
+        f"{report.facts.get('engine', '')} at {kelvin} K, suite {report.facts.get('suite', '')}: {counts}. "
+        f"Made by `{report.facts.get('command', '')}`.",
         "",
+        *(_of_one(report) if len(systems) == 1 else _of_many(report, systems)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _of_many(report: Report, systems: Collection[str]) -> list[str]:
+    lines = [
         f"| test | {' | '.join(VERDICTS)} | median | worst | of | allowed |",
         "|---" * (5 + len(VERDICTS)) + "|",
     ]
-    for row in rows:
+    for row in panel(report.findings, systems):
         cells = [str(row.counts[verdict]) for verdict in VERDICTS]
         if row.counts["fail"]:
             cells[-1] = f"**{cells[-1]}**"
         limits = str(row.threshold or "")
         lines.append(f"| {' | '.join([row.title, *cells, *row.numbers, row.worst_system, limits])} |")
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def _of_one(report: Report) -> list[str]:
+    lines = ["| test | verdict | found | allowed | note |", "|---" * 5 + "|"]
+    for finding in report.findings:
+        if finding.verdict == "info":
+            continue
+        verdict = "**fail**" if finding.verdict == "fail" else finding.verdict
+        found = "-" if finding.value is None else f"{finding.value:.3g} {finding.unit}".strip()
+        limits = str(finding.threshold or "")
+        lines.append(f"| {' | '.join([title(finding), verdict, found, limits, finding.note])} |")
+    return lines
 
 
 def document(reports: dict[str, Report]) -> str:
@@ -55,7 +72,7 @@ def document(reports: dict[str, Report]) -> str:
 
 def main(words: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(description="Tables of reports of many systems, as Markdown.")
+    parser = argparse.ArgumentParser(description="Tables of reports, as Markdown.")
     parser.add_argument("reports", nargs="+", type=Path, help="report.json files, or folders with one")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args(words)

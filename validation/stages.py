@@ -6,7 +6,8 @@ import fcntl
 import json
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from compactff_md.validation.outcome import Section, from_plain, to_plain
 from compactff_md.validation.run import Run, load_run, save_run
 
 DOTS_PER_INCH = 110
+# What depends on the teacher alone has a name that begins so.
+TEACHERS = "teacher-"
 
 
 class Stages:
@@ -31,7 +34,8 @@ class Stages:
     identity
         Student, teacher, structures, settings: what is finished is kept only for the same.
     shared
-        Folder of the teacher's runs, for validations that differ in the student alone; None: ``path``.
+        Folder of what depends on the teacher alone, for validations that differ in the student; several
+        processes may use it at a time, and wait for what another one makes. None: ``path``.
 
     Raises
     ------
@@ -67,19 +71,18 @@ class Stages:
 
     def run(self, name: str, make: Callable[[], Run]) -> Run:
         """A run of molecular dynamics: read where it is finished, else made and kept."""
-        teachers = self.shared is not None and name.rpartition("/")[2].startswith("teacher-")
-        path = self._file("runs", name, ".npz", self.shared if teachers else None)
-        if not path.is_file():
-            save_run(path, make())
+        with self._missing("runs", name) as (path, missing):
+            if missing:
+                save_run(path, make())
         return load_run(path)
 
     def arrays(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """Arrays by name, kept like runs."""
-        path = self._file("data", name, ".npz")
-        if not path.is_file():
-            made: dict[str, Any] = {**make()}
-            with atomic_write(path) as temporary, temporary.open("wb") as stream:
-                np.savez(stream, **made)
+        with self._missing("data", name) as (path, missing):
+            if missing:
+                made: dict[str, Any] = {**make()}
+                with atomic_write(path) as temporary, temporary.open("wb") as stream:
+                    np.savez(stream, **made)
         try:
             with np.load(path, allow_pickle=False) as content:
                 return {key: content[key] for key in content.files}
@@ -110,6 +113,18 @@ class Stages:
     def file(self, name: str) -> Path:
         """Path of any other file of the folder."""
         return self.path / name
+
+    @contextmanager
+    def _missing(self, kind: str, name: str) -> Iterator[tuple[Path, bool]]:
+        """Where arrays are kept, and whether they are to be made: what is the teacher's, by one process."""
+        root = self.shared if name.rpartition("/")[2].startswith(TEACHERS) else None
+        path = self._file(kind, name, ".npz", root)
+        if root is None or path.is_file():
+            yield path, not path.is_file()
+            return
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield path, not path.is_file()
 
     def _file(self, kind: str, name: str, suffix: str, root: Path | None = None) -> Path:
         path = (root or self.path) / kind / (re.sub(r"[^\w./+-]", "_", name) + suffix)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from ase.calculators.calculator import BaseCalculator
 from ase.eos import EquationOfState
@@ -18,6 +20,7 @@ from compactff_md.validation.forces import FEWEST_FRAMES
 from compactff_md.validation.outcome import Finding, Section
 from compactff_md.validation.statistics import bootstrap_interval
 from compactff_md.validation.symmetry import evaluate
+from compactff_md.validation.task import Tick
 
 VOLUMES = np.linspace(0.94, 1.06, 7)
 STRAIN = 0.005
@@ -27,6 +30,8 @@ HIGHEST_EV = 0.5
 # The weight of a frame falls exponentially with the number of atoms: beyond these it says nothing.
 MOST_REWEIGHTED_ATOMS = 50
 Curve = tuple[np.ndarray, np.ndarray]
+Chain = tuple[int, int, int, int]
+Arrays = dict[str, np.ndarray]
 
 
 def run(campaign: Campaign) -> Section:
@@ -109,7 +114,7 @@ def elastic_constants_GPa(structure: Structure, calculator: BaseCalculator) -> n
     return 0.5 * (constants + constants.T) * EV_PER_A3_TO_GPA
 
 
-def rotatable(structure: Structure, molecules: Molecules) -> list[tuple[int, int, int, int]]:
+def rotatable(structure: Structure, molecules: Molecules) -> list[Chain]:
     """Chains of four atoms about bonds that no ring holds and that have heavy neighbours at both ends."""
     bonds = molecules.bonds[~molecules.endless[molecules.bonds[:, 0]]]
     near: dict[int, list[int]] = {}
@@ -135,7 +140,7 @@ def moved_atoms(count: int, bonds: np.ndarray, j: int, k: int) -> np.ndarray | N
 
 
 def torsion_profile(
-    structure: Structure, calculator: BaseCalculator, chain: tuple[int, int, int, int], moved: np.ndarray
+    structure: Structure, calculator: BaseCalculator, chain: Chain, moved: np.ndarray
 ) -> Curve:
     """Energies in eV of a rigid rotation over its angle in degrees."""
     atoms = structure.to_ase()
@@ -152,7 +157,16 @@ def torsion_profile(
 def _compression(
     campaign: Campaign, calculators: dict[str, BaseCalculator]
 ) -> tuple[list[Finding], pictures.Figure]:
-    curves = {name: energy_of_volume(campaign.structure, c) for name, c in calculators.items()}
+    def make(calculator: BaseCalculator, _: Tick) -> Arrays:
+        return dict(
+            zip(("volumes", "energies"), energy_of_volume(campaign.structure, calculator), strict=True)
+        )
+
+    made = {
+        name: campaign.arrays(f"{name}-volumes", len(VOLUMES), partial(make, c))
+        for name, c in calculators.items()
+    }
+    curves = {name: (found["volumes"], found["energies"]) for name, found in made.items()}
     n = len(campaign.structure)
     relative = {name: 1e3 * (e - e.mean()) / n for name, (_, e) in curves.items()}
     error = float(np.sqrt(((relative["student"] - relative["teacher"]) ** 2).mean()))
@@ -170,7 +184,13 @@ def _compression(
 
 
 def _elastic(campaign: Campaign, calculators: dict[str, BaseCalculator]) -> Finding:
-    found = {name: elastic_constants_GPa(campaign.structure, c) for name, c in calculators.items()}
+    def make(calculator: BaseCalculator, _: Tick) -> Arrays:
+        return {"constants": elastic_constants_GPa(campaign.structure, calculator)}
+
+    found = {
+        name: campaign.arrays(f"{name}-elastic", 12, partial(make, c))["constants"]
+        for name, c in calculators.items()
+    }
     scale = float(np.abs(np.diag(found["teacher"])).mean())
     error = 100 * float(np.abs(found["student"] - found["teacher"]).max()) / max(scale, 1e-9)
     diagonal = {name: np.diag(c).round(1).tolist() for name, c in found.items()}
@@ -178,18 +198,27 @@ def _elastic(campaign: Campaign, calculators: dict[str, BaseCalculator]) -> Find
 
 
 def _torsions(
-    campaign: Campaign, calculators: dict[str, BaseCalculator], bonds: list[tuple[int, int, int, int]]
+    campaign: Campaign, calculators: dict[str, BaseCalculator], bonds: list[Chain]
 ) -> tuple[list[Finding], pictures.Figure]:
     findings, panels = [], {}
     structure, symbols = campaign.structure, campaign.structure.symbols
     for chain in bonds:
         moved = moved_atoms(len(structure), campaign.molecules.bonds, chain[1], chain[2])
         assert moved is not None  # rotatable() has looked
-        curves = {n: torsion_profile(structure, c, chain, moved) for n, c in calculators.items()}
+        name = "-".join(f"{symbols[k]}{k}" for k in chain)
+
+        def make(c: BaseCalculator, _: Tick, chain: Chain = chain, moved: np.ndarray = moved) -> Arrays:
+            angles, energies = torsion_profile(structure, c, chain, moved)
+            return {"angles": angles, "energies": energies}
+
+        made = {
+            n: campaign.arrays(f"{n}-torsion-{name}", 360 // TORSION_STEP_DEG, partial(make, c))
+            for n, c in calculators.items()
+        }
+        curves = {n: (found["angles"], found["energies"]) for n, found in made.items()}
         teacher, student = curves["teacher"][1], curves["student"][1]
         low = teacher - teacher.min() < HIGHEST_EV
         error = 1e3 * float((student[low] - teacher[low]).std())
-        name = "-".join(f"{symbols[k]}{k}" for k in chain)
         note = f"{int(low.sum())} of {len(low)} angles within {HIGHEST_EV:g} eV of the lowest"
         findings.append(
             campaign.judge(

@@ -17,13 +17,13 @@ from compactff_md.structure import Structure, read_structures
 from compactff_md.student import load
 from compactff_md.teachers import create_teacher
 from compactff_md.validation.comparison import COMPARISON_JSON, Candidate, write_comparison
-from compactff_md.validation.panel import VERDICTS, PanelRow, panel
+from compactff_md.validation.panel import VERDICTS, PanelRow, panel, title
 from compactff_md.validation.report import REPORT_HTML, REPORT_JSON, Report, read_report
 from compactff_md.validation.settings import SUITES, suite_settings
 from compactff_md.validation.subject import ENGINES, subject_of
 from compactff_md.validation.suite import Assignment, identity_of
 from compactff_md.validation.suite import validate as run_suite
-from compactff_md.validation.thresholds import Thresholds, catalogue
+from compactff_md.validation.thresholds import Thresholds
 from compactff_md.validation.trajectories import analyse
 
 Suite = Annotated[str, typer.Option("--suite", help=f"How much: {', '.join(SUITES)}.")]
@@ -192,8 +192,8 @@ def _say_panel(rows: list[PanelRow]) -> None:
         table.add_column(column)
     for row in rows:
         counts = [str(row.counts[verdict]) for verdict in VERDICTS]
-        title = f"[bold red]{row.title}[/]" if row.counts["fail"] else row.title
-        table.add_row(title, *counts, *row.numbers, row.worst_system, str(row.threshold or ""))
+        name = f"[bold red]{row.title}[/]" if row.counts["fail"] else row.title
+        table.add_row(name, *counts, *row.numbers, row.worst_system, str(row.threshold or ""))
     console.print(table)
 
 
@@ -205,12 +205,9 @@ def _say_findings(report: Report) -> None:
     for finding in report.findings:
         if finding.verdict == "info":
             continue
-        described = catalogue().get(finding.key)
-        title = described.title if described else finding.key
-        title = f"{title} ({finding.subject})" if finding.subject else title
         value = "-" if finding.value is None else f"{finding.value:.4g} {finding.unit}".strip()
         colour = colours[finding.verdict]
-        table.add_row(f"[{colour}]{finding.verdict}[/]", title, value, str(finding.threshold or ""))
+        table.add_row(f"[{colour}]{finding.verdict}[/]", title(finding), value, str(finding.threshold or ""))
     console.print(table)
 
 

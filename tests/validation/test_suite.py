@@ -2,6 +2,9 @@
 
 import json
 import re
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import ase.io
 import numpy as np
@@ -113,6 +116,15 @@ class TestValidate:
         broken = next(row for row in rows if row.counts["fail"])
         assert f"| {broken.title} |" in page and broken.worst_system in page
 
+    def test_page_of_one_system(self, tmp_path):
+        settings = SHORT.model_copy(update={"sections": ("symmetry",)})
+        report = validate(assignment("units", settings=settings), tmp_path / "out")
+        shipped.main([str(tmp_path / "out" / "report.json"), "--out", str(tmp_path / "page.md")])
+        page = (tmp_path / "page.md").read_text()
+        judged = [finding for finding in report.findings if finding.verdict != "info"]
+        assert "1 system against" in page and page.count("\n| ") == len(judged) + 1
+        assert page.count("**fail**") == report.count("fail") > 0
+
     def test_systems_by_their_atoms(self):
         a, b = molecule(), Structure(molecule().positions_A[::-1], [8, 8, 6, 6])
         moved = Structure(a.positions_A + 0.1, a.numbers)
@@ -155,6 +167,31 @@ class TestStages:
     def test_in_use(self, tmp_path):
         with Stages(tmp_path / "a", {}), pytest.raises(CompactFFError, match="another process is validating"):
             Stages(tmp_path / "a", {})
+
+    def test_what_is_the_teachers_is_made_once(self, tmp_path):
+        made, begun = [], threading.Event()
+
+        def make(who):
+            def slowly():
+                made.append(who)
+                begun.set()
+                time.sleep(0.2)
+                return {"x": np.array([len(made)])}
+
+            return slowly
+
+        def ask(who):
+            with Stages(tmp_path / who, {}, tmp_path / "shared") as stages:
+                kept = stages.arrays("H2/teacher-volumes", make(who))["x"]
+                return kept, stages.arrays("H2/student-volumes", make(who))["x"]
+
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(ask, "a")
+            begun.wait()
+            second = pool.submit(ask, "b")
+            answers = first.result(), second.result()
+        assert sorted(made) == ["a", "a", "b"]
+        assert answers[0][0] == answers[1][0] == 1
 
     def test_runs_survive(self, tmp_path):
         run = campaign(tmp_path / "c", subject(), replica_ps=0.02).student_replicas()[0]
