@@ -48,6 +48,7 @@ def text(name: str, metadata: StudentMetadata, metrics: dict[str, Any], about: s
     teacher = metadata.teacher or {}
     training = metrics["training"]
     tests = {key: found for key, found in metrics["errors"].items() if key.startswith("test")}
+    start = metadata.data.get("start_from")
     lines = [
         f"# {name}",
         "",
@@ -55,12 +56,13 @@ def text(name: str, metadata: StudentMetadata, metrics: dict[str, Any], about: s
         f"{metadata.num_interactions} interactions, for {', '.join(metadata.elements)}. "
         f"Teacher: {teacher.get('name')} ({teacher.get('version')}). "
         f"{metadata.data['train']:,} frames to learn from, {training['steps']:,} steps"
-        + (f", going on from an earlier {start}." if (start := metadata.data.get("start_from")) else "."),
+        + (f", going on from an earlier {start}." if start else "."),
         "",
         about.strip()
         .replace("NAME", name)
         .replace("SIZE", str(metadata.size))
-        .replace("STEPS", str(training["steps"])),
+        .replace("STEPS", str(training["steps"]))
+        .replace(" START", f" --start-from {start}" if start else ""),
         "",
         "## Errors on frames that the training did not see",
         "",

@@ -10,12 +10,15 @@ from compactff_md.training.distill import train_from_files
 from compactff_md.training.ship import ship
 
 
+def trained(out, frames, **settings):
+    config = TrainConfig(size="ultra-tiny", steps=5, threads=1, **settings)
+    train_from_files(config, [frames[:8]], out, frames[8:10], {"test_300K": frames[10:]})
+    return out
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, copper_frames):
-    out = tmp_path_factory.mktemp("run") / "copper"
-    config = TrainConfig(size="ultra-tiny", steps=5, threads=1)
-    train_from_files(config, [copper_frames[:8]], out, copper_frames[8:10], {"test_300K": copper_frames[10:]})
-    return out
+    return trained(tmp_path_factory.mktemp("run") / "copper", copper_frames)
 
 
 def test_a_student_is_shipped_with_its_card(finished, tmp_path):
@@ -30,6 +33,15 @@ def test_a_student_is_shipped_with_its_card(finished, tmp_path):
     assert f"| Cu | {rmse:.1f} |" in text
     assert "--size ultra-tiny --set steps=5 --out runs/organic-ultra-tiny" in text and "NAME" not in text
     assert metadata.size == "ultra-tiny"
+
+
+def test_the_card_says_what_the_training_went_on_from(finished, copper_frames, tmp_path):
+    first = finished / "student.safetensors"
+    again = trained(tmp_path / "again", copper_frames, start_from=str(first))
+    words = {run: ship("organic-ultra-tiny", run, tmp_path / "out").read_text() for run in (again, finished)}
+    assert f"5 steps, going on from an earlier {first.name}." in words[again]
+    assert f"--set steps=5 --start-from {first.name} --out" in words[again]
+    assert "5 steps.\n" in words[finished] and "--set steps=5 --out" in words[finished]
 
 
 def test_what_is_not_finished_is_not_shipped(finished, tmp_path):
