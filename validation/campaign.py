@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import ase
@@ -123,10 +124,12 @@ class Campaign:
     def run(self, name: str, engine: Engine, task: Task, start: State | None = None, first: int = 0) -> Run:
         """A run, made once and kept; ``first`` chooses the structure that it starts from."""
 
-        def make() -> Run:
+        def make(unfinished: Path) -> Run:
             structure = self.structures[first % len(self.structures)]
             self.progress.start(f"{self.label}: {name}", task.steps)
-            run = engine.run(structure, task, start, self.progress.update)
+            # The teachers' engine; students are so fast that theirs start again.
+            options = {"unfinished": unfinished} if isinstance(engine, ASEEngine) else {}
+            run = engine.run(structure, task, start, self.progress.update, **options)
             self.progress.finish()
             return run
 

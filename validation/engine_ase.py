@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import time
+import zipfile
+from pathlib import Path
 from typing import Any
 
 import ase
@@ -18,6 +22,7 @@ from compactff_md.engines.md_velocities import (
     runaway_temperature_K,
 )
 from compactff_md.errors import CompactFFError
+from compactff_md.files import atomic_write
 from compactff_md.structure import Structure
 from compactff_md.units import NM_TO_A
 from compactff_md.validation.run import Run
@@ -28,6 +33,10 @@ ACCELERATION = units.fs**2
 # nm/ps in A/fs.
 NM_PER_PS = 0.01
 EQUILIBRATION_FRICTION_PER_PS = 10.0
+# A run that is not finished is written this often.
+SAVE_EVERY_S = 60.0
+# Of a recorded frame.
+COLUMNS = 6
 # What calculators raise on atoms that make no sense; ASE's own are RuntimeErrors.
 UNSOUND = (CompactFFError, RuntimeError, ArithmeticError, np.linalg.LinAlgError)
 
@@ -54,59 +63,89 @@ class ASEEngine:
         return float(atoms.get_potential_energy()), np.array(atoms.get_forces())
 
     def run(
-        self, structure: Structure, task: Task, start: State | None = None, tick: Tick | None = None
+        self,
+        structure: Structure,
+        task: Task,
+        start: State | None = None,
+        tick: Tick | None = None,
+        unfinished: Path | None = None,
     ) -> Run:
-        """Run a task; see :class:`compactff_md.validation.task.Engine`."""
+        """Run a task; see :class:`compactff_md.validation.task.Engine`.
+
+        Where ``unfinished`` is given, the run is written to it every minute, and goes on from it where it
+        is there: a step of a teacher may take seconds. Whoever keeps the result removes it.
+
+        Raises
+        ------
+        CompactFFError
+            If that file cannot be read.
+        """
         atoms = structure.to_ase()
         atoms.calc = self.calculator
-        rng = np.random.default_rng(task.seed)
-        mover = _Mover(atoms, task, rng)
+        mover = _Mover(atoms, task, start)
         recorder = _Recorder(atoms, mover, task)
+        saved = _Saved(unfinished, mover, recorder)
+        going_on = saved.read()
         try:
-            mover.begin(start)
-            recorder.keep()
-            for step in range(1, task.steps + 1):
+            if not going_on:
+                mover.begin()
+            while mover.steps_done < 0:
                 mover.step()
-                if step % task.every == 0:
+                saved.write_now_and_then()
+            if mover.steps_done == 0:
+                mover.settle()
+                recorder.keep()
+            while mover.steps_done < task.steps:
+                mover.step()
+                if mover.steps_done % task.every == 0:
                     recorder.keep()
                     if tick is not None:
-                        tick(step)
+                        tick(mover.steps_done)
+                saved.write_now_and_then()
         except UNSOUND as error:
             recorder.failure = f"at step {recorder.steps_kept(task)}: {error}"
         return recorder.result(task, self.name)
 
 
 class _Mover:
-    """BAOAB (Leimkuhler, Matthews, J. Chem. Phys. 138, 174102 (2013)); velocity Verlet without friction."""
+    """BAOAB (Leimkuhler, Matthews, J. Chem. Phys. 138, 174102 (2013)); velocity Verlet without friction.
 
-    def __init__(self, atoms: ase.Atoms, task: Task, rng: np.random.Generator) -> None:
-        self.atoms, self.task, self.rng = atoms, task, rng
+    ``steps_done`` is negative during the equilibration, which a run from a state does without.
+    """
+
+    def __init__(self, atoms: ase.Atoms, task: Task, start: State | None) -> None:
+        self.atoms, self.task, self.start = atoms, task, start
+        self.rng = np.random.default_rng(task.seed)
         self.masses = atoms.get_masses()
         self.free = not atoms.pbc.any()
-        self.velocities = np.zeros((len(atoms), 3))
-        nve = task.ensemble == "nve"
+        self.velocities = self.forces = np.zeros((len(atoms), 3))
+        self.steps_done = 0 if start else -task.equilibration_steps
         moving = degrees_of_freedom(atoms.positions / NM_TO_A, stop_rotation=self.free)
-        self.dof = moving if nve else 3 * len(atoms)
+        self.dof = moving if task.ensemble == "nve" else 3 * len(atoms)
         self.hottest_K = runaway_temperature_K(task.temperature_K, max(self.dof, 1))
-        self.friction_per_ps = 0.0 if nve else task.friction_per_ps
 
-    def begin(self, start: State | None) -> None:
-        """Take the state, or draw velocities and equilibrate."""
-        task, nm = self.task, self.atoms.positions / NM_TO_A
-        if start is not None:
-            self.atoms.positions[:] = start.positions_A
-            self.velocities = np.array(start.velocities_A_per_fs, dtype=np.float64)
-            self.forces = self.atoms.get_forces()
-            return
-        drawn = maxwell_boltzmann(self.masses, nm, task.temperature_K, task.seed, stop_rotation=self.free)
-        self.velocities = drawn * NM_PER_PS
+    @property
+    def friction_per_ps(self) -> float:
+        """Of the coming step."""
+        if self.steps_done < 0:
+            return EQUILIBRATION_FRICTION_PER_PS
+        return 0.0 if self.task.ensemble == "nve" else self.task.friction_per_ps
+
+    def begin(self) -> None:
+        """Take the state, or draw velocities."""
+        if self.start is not None:
+            self.atoms.positions[:] = self.start.positions_A
+            self.velocities = np.array(self.start.velocities_A_per_fs, dtype=np.float64)
+        else:
+            task, nm = self.task, self.atoms.positions / NM_TO_A
+            drawn = maxwell_boltzmann(self.masses, nm, task.temperature_K, task.seed, stop_rotation=self.free)
+            self.velocities = drawn * NM_PER_PS
         self.forces = self.atoms.get_forces()
-        wanted, self.friction_per_ps = self.friction_per_ps, EQUILIBRATION_FRICTION_PER_PS
-        for _ in range(task.equilibration_steps):
-            self.step()
-        self.friction_per_ps = wanted
-        if task.ensemble == "nve":
-            self.velocities = at_rest_at(self.atoms, self.velocities, task.temperature_K)
+
+    def settle(self) -> None:
+        """What follows the equilibration: without a thermostat, the temperature set once."""
+        if self.start is None and self.task.ensemble == "nve":
+            self.velocities = at_rest_at(self.atoms, self.velocities, self.task.temperature_K)
 
     def step(self) -> None:
         """One timestep, one evaluation."""
@@ -114,8 +153,8 @@ class _Mover:
         kick = 0.5 * dt * ACCELERATION / self.masses[:, None]
         velocities = self.velocities + kick * self.forces
         positions = self.atoms.positions + 0.5 * dt * velocities
-        if self.friction_per_ps:
-            keep = np.exp(-self.friction_per_ps * dt / 1000.0)
+        if friction_per_ps := self.friction_per_ps:
+            keep = np.exp(-friction_per_ps * dt / 1000.0)
             width = np.sqrt((1 - keep**2) * units.kB * self.task.temperature_K * ACCELERATION / self.masses)
             velocities = keep * velocities + width[:, None] * self.rng.normal(size=velocities.shape)
         # Before the atoms move: forces and stress are asked for once a step.
@@ -127,6 +166,7 @@ class _Mover:
         self.velocities = velocities + kick * self.forces
         if not np.isfinite(self.forces).all():
             raise CompactFFError("forces are not finite")
+        self.steps_done += 1
 
     def _log_volume_step(self) -> float:
         """What the barostat adds to the logarithm of the volume; cell and positions grow alike."""
@@ -198,6 +238,52 @@ class _Recorder:
             failure=self.failure,
             forces_eV_per_A=forces,
         )
+
+
+class _Saved:
+    """A run that is not finished, in a file."""
+
+    def __init__(self, path: Path | None, mover: _Mover, recorder: _Recorder) -> None:
+        self.path, self.mover, self.recorder = path, mover, recorder
+        self.last = time.monotonic()
+
+    def read(self) -> bool:
+        """Put mover and recorder where the file left them; whether there was one."""
+        if self.path is None or not self.path.is_file():
+            return False
+        mover, atoms = self.mover, self.mover.atoms
+        try:
+            with np.load(self.path, allow_pickle=False) as content:
+                found = {name: content[name] for name in content.files}
+            atoms.set_cell(found["cell"])
+            atoms.positions[:] = found["positions"]
+            mover.velocities, mover.forces = found["velocities"], found["forces"]
+            mover.steps_done = int(found["steps_done"])
+            mover.rng.bit_generator.state = json.loads(str(found["random_state"]))
+            columns = (found[f"column_{k}"] for k in range(COLUMNS))
+            self.recorder.rows = list(zip(*columns, strict=True))
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise CompactFFError(f"{self.path} cannot be read: {error}; delete it and run again") from error
+        return True
+
+    def write_now_and_then(self) -> None:
+        """Write the file where the last time is a minute ago."""
+        if self.path is None or time.monotonic() - self.last < SAVE_EVERY_S:
+            return
+        mover, rows = self.mover, self.recorder.rows
+        columns = [np.array(part) for part in zip(*rows, strict=True)] or [np.zeros(0)] * COLUMNS
+        content: dict[str, Any] = {
+            "cell": mover.atoms.cell.array,
+            "positions": mover.atoms.positions,
+            "velocities": mover.velocities,
+            "forces": mover.forces,
+            "steps_done": np.array(mover.steps_done),
+            "random_state": np.array(json.dumps(mover.rng.bit_generator.state)),
+            **{f"column_{k}": column for k, column in enumerate(columns)},
+        }
+        with atomic_write(self.path) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **content)
+        self.last = time.monotonic()
 
 
 def kinetic_eV(velocities_A_per_fs: np.ndarray, masses_Da: np.ndarray) -> float:

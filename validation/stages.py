@@ -69,11 +69,16 @@ class Stages:
     def __exit__(self, *_: object) -> None:
         self._lock.close()
 
-    def run(self, name: str, make: Callable[[], Run]) -> Run:
-        """A run of molecular dynamics: read where it is finished, else made and kept."""
+    def run(self, name: str, make: Callable[[Path], Run]) -> Run:
+        """A run of molecular dynamics: read where it is finished, else made and kept.
+
+        ``make`` gets the path of a file for what is not finished, if it wants to write one.
+        """
         with self._missing("runs", name) as (path, missing):
             if missing:
-                save_run(path, make())
+                unfinished = path.with_suffix(".unfinished.npz")
+                save_run(path, make(unfinished))
+                unfinished.unlink(missing_ok=True)
         return load_run(path)
 
     def arrays(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -1,0 +1,82 @@
+"""Runs of the teachers' engine that are killed go on where they were."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from compactff_md.errors import CompactFFError
+from compactff_md.validation import engine_ase
+from compactff_md.validation.engine_ase import ASEEngine
+from compactff_md.validation.task import Task
+from validation_builders import PairPotential, campaign, crystal, molecule, subject
+
+
+class Killed(BaseException):
+    pass
+
+
+class Mortal(PairPotential):
+    """Ends the process after so many evaluations."""
+
+    def __init__(self, left: int | None = None) -> None:
+        super().__init__()
+        self.left = left
+
+    def calculate(self, *args, **options) -> None:
+        if self.left == 0:
+            raise Killed
+        self.left = None if self.left is None else self.left - 1
+        super().calculate(*args, **options)
+
+
+@pytest.fixture(autouse=True)
+def _saved_at_every_step(monkeypatch):
+    monkeypatch.setattr(engine_ase, "SAVE_EVERY_S", 0.0)
+
+
+def the_same(a, b):
+    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in fields(a)]
+    return all(np.array_equal(x, y) for x, y in pairs)
+
+
+@pytest.mark.parametrize("ensemble", ["nve", "nvt", "npt"])
+@pytest.mark.parametrize("evaluations", [8, 21, 22, 40])
+def test_killed_and_run_again(tmp_path, ensemble, evaluations):
+    """In the equilibration of 20 steps, at its end, and after it."""
+    pressure = 1e4 if ensemble == "npt" else None
+    task = Task(ensemble, 300.0, 1.0, 40, 4, 7, equilibration_steps=20, pressure_bar=pressure)
+    atoms = crystal() if ensemble == "npt" else molecule()
+    whole = ASEEngine(PairPotential()).run(atoms, task)
+    assert len(whole) == 11 and not whole.failure
+    unfinished = tmp_path / "unfinished.npz"
+    with pytest.raises(Killed):
+        ASEEngine(Mortal(evaluations)).run(atoms, task, unfinished=unfinished)
+    second = Mortal()
+    counted = []
+    second.calculate = lambda *a, **k: (counted.append(1), Mortal.calculate(second, *a, **k))
+    assert the_same(ASEEngine(second).run(atoms, task, unfinished=unfinished), whole)
+    # One more than the steps that are left, where the energy of the saved positions is asked for.
+    assert len(counted) <= 60 - (evaluations - 1) + 1
+
+
+def test_a_report_goes_on_in_the_middle_of_a_teachers_replica(tmp_path):
+    whole = campaign(tmp_path / "whole", subject(), replica_ps=0.02).teacher_replicas()
+    cut = campaign(tmp_path / "cut", subject(), replica_ps=0.02)
+    cut._kept["teacher"] = ASEEngine(Mortal(420), "teacher")
+    with pytest.raises(Killed):
+        cut.teacher_replicas()
+    left = list((tmp_path / "cut").rglob("*.unfinished.npz"))
+    assert len(left) == 1
+    again = campaign(tmp_path / "again", subject(), replica_ps=0.02)
+    again.stages.path = tmp_path / "cut"
+    assert all(the_same(a, b) for a, b in zip(again.teacher_replicas(), whole, strict=True))
+    assert not left[0].exists()
+
+
+def test_a_damaged_file_is_not_gone_on_from(tmp_path):
+    (tmp_path / "unfinished.npz").write_bytes(b"half")
+    with pytest.raises(CompactFFError, match="delete it and run again"):
+        ASEEngine(PairPotential()).run(
+            molecule(), Task("nvt", 300.0, 1.0, 4, 2, 1), unfinished=tmp_path / "unfinished.npz"
+        )
