@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,13 @@ class Report:
         if self.count("fail"):
             return 1
         return 0 if self.count("pass") else 2
+
+
+def command_line() -> str:
+    """What was typed to start this process, so that it can be typed again."""
+    program = Path(sys.argv[0]).name
+    typed = ["python", "-m", "compactff_md"] if program == "__main__.py" else [program]
+    return shlex.join([*typed, *sys.argv[1:]])
 
 
 def write_report(folder: Path, report: Report) -> None:

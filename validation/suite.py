@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,7 +29,7 @@ from compactff_md.validation import (
 )
 from compactff_md.validation.campaign import Campaign, Reference, Silent
 from compactff_md.validation.outcome import Section
-from compactff_md.validation.report import Report, write_report
+from compactff_md.validation.report import Report, command_line, write_report
 from compactff_md.validation.settings import SuiteSettings
 from compactff_md.validation.stages import Stages
 from compactff_md.validation.subject import Subject, canonical
@@ -189,7 +187,7 @@ def facts_of(assignment: Assignment, systems: dict[str, list[Structure]], second
         "systems": {label: {"frames": len(f), "atoms": len(f[0])} for label, f in systems.items()},
         "seed": assignment.settings.seed,
         "versions": package_versions(),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command_line(),
         "seconds of this part": round(seconds, 1),
     }
 

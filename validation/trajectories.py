@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ from compactff_md.validation.campaign import Campaign, Silent
 from compactff_md.validation.distributions import compare
 from compactff_md.validation.engine_ase import kinetic_eV
 from compactff_md.validation.outcome import Section
-from compactff_md.validation.report import Report, write_report
+from compactff_md.validation.report import Report, command_line, write_report
 from compactff_md.validation.run import Run
 from compactff_md.validation.settings import SuiteSettings
 from compactff_md.validation.stages import Stages
@@ -102,7 +101,7 @@ def analyse(
                 sections["dynamics"] = _spectra(campaign, theirs, own)
         title = f"{subject.name} against {', '.join(Path(p).name for p in references) or 'nothing'}"
         report = Report(
-            title, sections, {**identity, "versions": package_versions(), "command": " ".join(sys.argv)}
+            title, sections, {**identity, "versions": package_versions(), "command": command_line()}
         )
         write_report(stages.path, report)
     return report

@@ -17,7 +17,7 @@ from compactff_md.validation import shipped
 from compactff_md.validation.comparison import Candidate, write_comparison
 from compactff_md.validation.outcome import Section, judge
 from compactff_md.validation.panel import panel
-from compactff_md.validation.report import Report, read_report, write_report
+from compactff_md.validation.report import Report, command_line, read_report, write_report
 from compactff_md.validation.run import load_run, save_run
 from compactff_md.validation.settings import SECTIONS, suite_settings
 from compactff_md.validation.stages import Stages
@@ -225,6 +225,12 @@ class TestReport:
         assert [cell["verdict"] for cell in rows["symmetry.rotation"]] == ["pass", "fail"]
         with pytest.raises(CompactFFError, match="expected two or more"):
             write_comparison(tmp_path / "both", candidates[:1])
+
+    @pytest.mark.parametrize("program", ["/home/me/.venv/bin/compactff", "/x/compactff_md/__main__.py"])
+    def test_command_can_be_typed_again(self, monkeypatch, program):
+        monkeypatch.setattr("sys.argv", [program, "validate", "my student", "--suite", "quick"])
+        start = "compactff" if program.endswith("compactff") else "python -m compactff_md"
+        assert command_line() == f"{start} validate 'my student' --suite quick"
 
     def test_no_report(self, tmp_path):
         with pytest.raises(CompactFFError, match="no report"):
