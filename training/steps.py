@@ -112,7 +112,8 @@ class DimersStep(MakerStep):
 
     ``elements`` are those of the structures where none are given; distances are spread evenly over
     ``closeness`` times the sum of the covalent radii. Such pairs are far from molecules in energy and force:
-    ``checks.max_energy_deviation_eV_per_atom`` and ``checks.max_force_eV_per_A`` must allow for them.
+    ``sampling.max_force_eV_per_A``, ``checks.max_energy_deviation_eV_per_atom`` and
+    ``checks.max_force_eV_per_A`` must allow for them.
     """
 
     kind: Literal["dimers"]
