@@ -9,14 +9,23 @@ import argparse
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from compactff_md.errors import CompactFFError
 from compactff_md.files import write_text
 from compactff_md.validation.panel import VERDICTS, panel, title
 from compactff_md.validation.report import Report, read_report
 
 
 def markdown(name: str, report: Report) -> str:
-    """A section of a document: of many systems one line a test, of one system one line a finding."""
+    """A section of a document: of many systems one line a test, of one system one line a finding.
+
+    Raises
+    ------
+    CompactFFError
+        If the report is not of a student's systems, such as one of trajectories.
+    """
     systems = report.facts.get("systems", {})
+    if not systems:
+        raise CompactFFError(f"the report of {report.title} names no systems; expected one of a student")
     teacher = report.facts.get("teacher", {}).get("name", "")
     counts = ", ".join(f"{report.count(verdict)} {verdict}" for verdict in VERDICTS)
     kelvin = report.facts.get("settings", {}).get("temperature_K")
