@@ -50,8 +50,8 @@ class Distorted(ASEEngine):
         energy, force = super().single_point(frame)
         return (1.001 * energy, 1.001 * force) if self.fault == "units" else (energy, force)
 
-    def run(self, frame, task, start=None, tick=None):
-        run = super().run(frame, task, start, tick)
+    def run(self, frame, task, start=None, tick=None, **options):
+        run = super().run(frame, task, start, tick, **options)
         if self.fault == "masses":
             return replace(run, masses_Da=run.masses_Da * np.where(run.numbers == 6, 13.0 / 12.0, 1.0))
         if self.fault == "drift":
@@ -62,8 +62,8 @@ class Distorted(ASEEngine):
 class Unequilibrated(ASEEngine):
     """Loses its kinetic energy while it runs."""
 
-    def run(self, frame, task, start=None, tick=None):
-        run = super().run(frame, task, start, tick)
+    def run(self, frame, task, start=None, tick=None, **options):
+        run = super().run(frame, task, start, tick, **options)
         return replace(run, kinetic_eV=run.kinetic_eV * np.exp(-run.time_ps / run.time_ps[-1]))
 
 
