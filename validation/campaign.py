@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,6 +66,15 @@ class Labels:
     stresses_eV_per_A3: np.ndarray
 
 
+def digest_of(structures: Sequence[Structure]) -> str:
+    """A checksum of positions, elements, cells and their order."""
+    digest = hashlib.sha256()
+    for frame in structures:
+        for array in (frame.positions_A, frame.numbers, frame.cell_A, frame.pbc):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
 @dataclass
 class Campaign:
     """Everything that the tests of one system need.
@@ -72,7 +82,7 @@ class Campaign:
     Attributes
     ----------
     label
-        Of the system; names its files.
+        Of the system.
     structures
         Frames of the same atoms; runs start from them in turn.
     engine_name
@@ -91,6 +101,11 @@ class Campaign:
     _kept: dict[Any, Any] = field(default_factory=dict)
 
     @property
+    def place(self) -> str:
+        """What the system's files begin with: those of other structures of the same atoms lie elsewhere."""
+        return f"{self.label}-{self._once('digest', lambda: digest_of(self.structures))[:8]}"
+
+    @property
     def structure(self) -> Structure:
         """The first."""
         return self.structures[0]
@@ -106,7 +121,7 @@ class Campaign:
 
     def picture(self, name: str, figure: Figure) -> str:
         """Keep a picture; return its path."""
-        return self.stages.picture(f"{self.label}/{name}", figure)
+        return self.stages.picture(f"{self.place}/{name}", figure)
 
     def teacher_engine(self) -> ASEEngine:
         """The teacher in ASE."""
@@ -133,7 +148,7 @@ class Campaign:
             self.progress.finish()
             return run
 
-        return self._once(("run", name), lambda: self.stages.run(f"{self.label}/{name}", make))
+        return self._once(("run", name), lambda: self.stages.run(f"{self.place}/{name}", make))
 
     def teacher_replicas(self) -> list[Run]:
         """The teacher's own dynamics at the temperature, its forces with every frame."""
@@ -208,7 +223,7 @@ class Campaign:
             self.progress.finish()
             return made
 
-        return self.stages.arrays(f"{self.label}/{name}", shown)
+        return self.stages.arrays(f"{self.place}/{name}", shown)
 
     def labels(self, name: str, structures: Sequence[Structure], calculator: BaseCalculator) -> Labels:
         """Labels of structures of the same atoms, made once and kept; NaN where the calculator fails."""

@@ -32,14 +32,14 @@ def run(campaign: Campaign) -> Section:
         folder = campaign.stages.file("exported")
         folder.mkdir(exist_ok=True)
         for dtype in DTYPES:
-            path = folder / f"{campaign.label}-{dtype}.pt"
+            path = folder / f"{campaign.place}-{dtype}.pt"
             try:
                 student.export(path, dtype=dtype)
                 findings += compare_file(campaign, path, campaign.calculator(dtype), frames, dtype)
             except CompactFFError as error:  # the exporter found the difference itself
                 finding = campaign.judge("export.torchscript.forces", None, "meV/Å", subject=dtype)
                 findings.append(failed(finding, str(error)))
-        path = student.export(folder / f"{campaign.label}.mliap.pt", format="mliap")
+        path = student.export(folder / f"{campaign.place}.mliap.pt", format="mliap")
         findings.append(same_weights(campaign, path, student))
     return Section(tuple(findings))
 

@@ -22,6 +22,8 @@ from compactff_md.validation.run import Run, load_run, save_run
 DOTS_PER_INCH = 110
 # What depends on the teacher alone has a name that begins so.
 TEACHERS = "teacher-"
+# Of an identity: systems by name, beside which others may come later.
+SYSTEMS = "structures"
 
 
 class Stages:
@@ -32,7 +34,8 @@ class Stages:
     path
         Made where it is missing.
     identity
-        Student, teacher, structures, settings: what is finished is kept only for the same.
+        Student, teacher, structures, settings: what is finished is kept only for the same, and for more
+        systems than before.
     shared
         Folder of what depends on the teacher alone, for validations that differ in the student; several
         processes may use it at a time, and wait for what another one makes. None: ``path``.
@@ -149,9 +152,21 @@ class Stages:
             before = json.loads(path.read_text())
         except ValueError as error:
             raise CompactFFError(f"{path} cannot be read: {error}; choose another folder") from error
+        systems = _together(before.get(SYSTEMS), identity.get(SYSTEMS))
+        if systems is not None:
+            before[SYSTEMS] = identity[SYSTEMS] = systems
         different = [key for key in sorted({*identity, *before}) if identity.get(key) != before.get(key)]
         if different:
             raise CompactFFError(
                 f"{self.path} holds the validation of another {', '.join(different)}; "
                 "resume it with what it was started with, or choose another folder"
             )
+        if systems is not None:
+            write_json(path, identity)
+
+
+def _together(before: Any, now: Any) -> dict[str, Any] | None:
+    """Systems of either; None where those of one name differ, or these are no systems by name."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return None
+    return before | now if all(before[name] == now[name] for name in before.keys() & now.keys()) else None

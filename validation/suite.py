@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from compactff_md.artifact import package_versions
 from compactff_md.contacts import check_contacts
 from compactff_md.errors import CompactFFError
@@ -27,7 +25,7 @@ from compactff_md.validation import (
     symmetry,
     thermodynamics,
 )
-from compactff_md.validation.campaign import Campaign, Reference, Silent
+from compactff_md.validation.campaign import Campaign, Reference, Silent, digest_of
 from compactff_md.validation.outcome import Section
 from compactff_md.validation.report import Report, command_line, write_report
 from compactff_md.validation.settings import SuiteSettings
@@ -110,7 +108,7 @@ def validate(
                 progress,
             )
             for name in assignment.settings.sections:
-                found = stages.section(f"{label}/{name}", _guarded(campaign, name))
+                found = stages.section(f"{campaign.place}/{name}", _guarded(campaign, name))
                 section = found if len(systems) == 1 else _of_system(found, label)
                 sections[name] = _joined(sections.get(name), section)
         report = Report(
@@ -163,16 +161,12 @@ def group(structures: Sequence[Structure]) -> dict[str, list[Structure]]:
 
 def identity_of(assignment: Assignment) -> dict[str, Any]:
     """What the folder of a validation is of."""
-    digest = hashlib.sha256()
-    for frame in assignment.structures:
-        for array in (frame.positions_A, frame.numbers, frame.cell_A, frame.pbc):
-            digest.update(np.ascontiguousarray(array).tobytes())
     limits = {key: str(limit) for key, limit in sorted(assignment.thresholds.table.items())}
     describe = getattr(assignment.teacher, "describe", None)
     return {
         "student": assignment.subject.identity,
         "teacher": describe() if describe else {"name": assignment.teacher.name},
-        "structures": digest.hexdigest(),
+        "structures": {label: digest_of(frames) for label, frames in group(assignment.structures).items()},
         "engine": assignment.engine,
         "settings": assignment.settings.model_dump(),
         "thresholds": hashlib.sha256(repr(limits).encode()).hexdigest(),

@@ -178,7 +178,7 @@ def _assignment(
 def _shared(job: Assignment) -> dict[str, Any]:
     """What the teacher's runs depend on."""
     identity = identity_of(job)
-    return {key: identity[key] for key in ("teacher", "structures", "settings", "engine")}
+    return {key: identity[key] for key in ("teacher", "settings", "engine")}
 
 
 def _short(identity: dict[str, Any]) -> str:

@@ -132,6 +132,18 @@ class TestValidate:
             shipped.main([str(tmp_path / "run"), "--out", str(tmp_path / "page.md")])
         assert not (tmp_path / "page.md").exists()
 
+    def test_further_systems(self, tmp_path):
+        moved = Structure(molecule().positions_A + 1.0, molecule().numbers)
+        other = Structure(molecule().positions_A[:3], molecule().numbers[:3])
+        settings = SHORT.model_copy(update={"sections": ("stability",)})
+        validate(assignment(settings=settings), tmp_path / "out")
+        kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").rglob("*.npz")}
+        both = validate(assignment(settings=settings, structures=[molecule(), other]), tmp_path / "out")
+        assert kept and all(path.stat().st_mtime_ns == then for path, then in kept.items())
+        assert len(both.facts["systems"]) == 2
+        with pytest.raises(CompactFFError, match="the validation of another structures"):
+            validate(assignment(settings=settings, structures=[moved]), tmp_path / "out")
+
     def test_systems_by_their_atoms(self):
         a, b = molecule(), Structure(molecule().positions_A[::-1], [8, 8, 6, 6])
         moved = Structure(a.positions_A + 0.1, a.numbers)
