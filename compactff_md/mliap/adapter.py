@@ -159,7 +159,9 @@ class MLIAPStudent:
                 table.vectors, table.neighbours, species, step.num_owned
             )
         energies = energies[: step.num_owned].index_fill(0, step.absent, 0.0) * self.energy_unit
-        pair_gradients = step.of_all_pairs(table.of_pairs(gradients).mul_(self.energy_unit))
+        pair_gradients = step.of_all_pairs(table.of_pairs(gradients))
+        if self.energy_unit != 1.0:
+            pair_gradients *= self.energy_unit
         total, probe = torch.stack([energies.sum(), pair_gradients.sum()]).tolist()
         if not (math.isfinite(total) and math.isfinite(probe)):
             raise CompactFFError(

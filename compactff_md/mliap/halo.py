@@ -92,8 +92,8 @@ class OwnerHalo(nn.Module):
     Attributes
     ----------
     merged
-        For each column the one that takes its place, shape (M,): one for all images of an atom, and for
-        those of own atoms their row.
+        For each column the one that takes its place, shape (M,), int32: one for all images of an atom, and
+        for those of own atoms their row.
     kept
         The columns that remain, shape (M',): the rows, and atoms of other ranks.
     """
@@ -108,7 +108,8 @@ class OwnerHalo(nn.Module):
         others, first, image_of = np.unique(ids[num_rows:][~here], return_index=True, return_inverse=True)
         rows[~here] = num_rows + image_of
         kept = np.append(np.arange(num_rows), num_rows + np.flatnonzero(~here)[first])
-        self.merged, self.kept = _tensors(np.append(np.arange(num_rows), rows), kept)
+        merged, self.kept = _tensors(np.append(np.arange(num_rows), rows), kept)
+        self.merged = merged.int()  # read for every pair
         if messages is not None:
             self._plan(others, num_rows + np.arange(len(others)), messages)
 

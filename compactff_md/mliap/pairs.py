@@ -41,7 +41,7 @@ def pair_table(
     Parameters
     ----------
     rows, columns
-        Atom and neighbour of each pair, shape (P,), int64; pairs of an atom stand together.
+        Atom and neighbour of each pair, shape (P,), int32 or int64; pairs of an atom stand together.
     vectors_A
         Shape (P, 3).
     num_rows
@@ -49,17 +49,26 @@ def pair_table(
     dtype
         Of the table's vectors.
     """
+    pairs, device = len(rows), rows.device
     starts = torch.ones_like(rows, dtype=torch.bool)  # the first pair of each atom
     torch.ne(rows[1:], rows[:-1], out=starts[1:])
     first = starts.nonzero().squeeze(1)  # (A,) for the A atoms that have pairs
-    counts = torch.diff(first, append=first.new_full((1,), len(rows)))  # (A,)
-    width = int(counts.max()) if len(rows) else 1
-    begin = rows.index_select(0, first) * width - first
-    places = begin.repeat_interleave(counts, output_size=len(rows))
-    places += torch.arange(len(rows), device=rows.device)
-    table = vectors_A.new_zeros((num_rows * width, 3), dtype=dtype)
-    table[:, 0] = PADDING_A
-    table.index_copy_(0, places, vectors_A.to(dtype))
-    neighbours = torch.arange(num_rows, device=rows.device).repeat_interleave(width)
-    neighbours.index_copy_(0, places, columns)
-    return PairTable(table.view(num_rows, width, 3), neighbours.view(num_rows, width), places)
+    counts = torch.diff(first, append=first.new_full((1,), pairs))  # (A,)
+    width = int(counts.max()) if pairs else 1
+    owners = rows.index_select(0, first).long()
+    places = (owners * width - first).repeat_interleave(counts, output_size=pairs)
+    places += torch.arange(pairs, device=device)
+    # The pair at each place of the table, or one more that fills up: to gather is faster than to scatter.
+    begin = torch.zeros(num_rows, 1, dtype=torch.int32, device=device)
+    number = torch.zeros_like(begin)
+    begin[owners, 0], number[owners, 0] = first.int(), counts.int()
+    column = torch.arange(width, dtype=torch.int32, device=device)
+    filled = column < number  # (N, K)
+    source = torch.where(filled, begin + column, pairs).view(-1)
+    padded = vectors_A.new_empty((pairs + 1, 3), dtype=dtype)
+    padded[:pairs] = vectors_A
+    padded[pairs] = vectors_A.new_tensor([PADDING_A, 0.0, 0.0])
+    others = torch.cat([columns, columns.new_zeros(1)]).index_select(0, source).view(num_rows, width)
+    own = torch.arange(num_rows, dtype=columns.dtype, device=device).unsqueeze(1)
+    neighbours = torch.where(filled, others, own).long()
+    return PairTable(padded.index_select(0, source).view(num_rows, width, 3), neighbours, places)

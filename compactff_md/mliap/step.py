@@ -33,7 +33,7 @@ class Step:
     absent
         Rows of atoms of no element, shape (A,).
     rows, neighbours
-        Row and column of the atoms of each pair that counts, shape (Q,), int64.
+        Row and column of the atoms of each pair that counts, shape (Q,), int32 or int64.
     vectors_A
         ``r_j - r_i`` of those, shape (Q, 3), float64.
     used
@@ -95,13 +95,16 @@ def read_step(data: Any, elements: list[str], num_known: int, shells: int) -> St
     owned, atoms, pairs = int(data.nlistatoms), int(data.ntotal), int(data.npairs)
     listed = tensor(data.iatoms)[:owned] if owned else torch.zeros(0, dtype=torch.int64)
     kinds = tensor(data.elems) if atoms else listed.new_zeros(0)
-    first = tensor(data.pair_i) if pairs else kinds.new_zeros(0)
-    second = tensor(data.jatoms) if pairs else kinds.new_zeros(0)
+    # int32 as LAMMPS has them: there are many.
+    first = on_device(data.pair_i) if pairs else kinds.new_zeros(0)
+    second = on_device(data.jatoms) if pairs else kinds.new_zeros(0)
     vectors = on_device(data.rij) if pairs else kinds.new_zeros((0, 3), dtype=torch.float64)
     synchronise(kinds)
     has_null = _check_elements(kinds, elements, num_known)
     chosen = kinds.new_zeros(atoms, dtype=torch.bool)
     chosen[listed] = True
+    if has_null or has_ghost_neighbours(data):
+        first, second = first.long(), second.long()
     if has_ghost_neighbours(data):
         for _ in range(shells):
             chosen[second[chosen[first] & (kinds[second] >= 0)]] = True
@@ -115,7 +118,8 @@ def read_step(data: Any, elements: list[str], num_known: int, shells: int) -> St
     columns = None
     if order is not None:
         columns = torch.empty_like(order).index_copy_(0, order, torch.arange(atoms, device=order.device))
-        first, second, kinds = columns[first], columns[second], kinds[order]
+        first, second = columns.index_select(0, first), columns.index_select(0, second)
+        kinds = kinds[order]
     rows = int(chosen.sum()) if has_ghost_neighbours(data) else owned
     absent = (kinds[:owned] < 0).nonzero().squeeze(1) if has_null else kinds.new_zeros(0)
     species = kinds.clamp(min=0)
