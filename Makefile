@@ -5,7 +5,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 EXTRAS := openmm,xtb,distill,dev
 # One thread a process: pytest runs one process a core, and tiny students gain nothing from more.
-TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+TESTS := OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 .PHONY: demo demo-distill test lammps bench lint format types clean help
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 from ase import units
@@ -80,8 +79,8 @@ def wavenumbers(run_: Run, count: int) -> np.ndarray:
     return np.linspace(0.0, 0.5 / frame_fs, count) * PER_CM_OF_PER_FS
 
 
-def minimum(structure: Structure, calculator: BaseCalculator) -> Structure:
-    """The nearest minimum in a fixed cell.
+def minimum(structure: Structure, calculator: BaseCalculator, tick: Tick | None = None) -> Structure:
+    """The nearest minimum in a fixed cell; ``tick`` is told how many steps are done.
 
     Raises
     ------
@@ -90,7 +89,10 @@ def minimum(structure: Structure, calculator: BaseCalculator) -> Structure:
     """
     atoms = structure.to_ase()
     atoms.calc = calculator
-    if not BFGS(atoms, logfile=None).run(fmax=MINIMUM_FMAX_EV_PER_A, steps=MINIMUM_STEPS):
+    optimiser = BFGS(atoms, logfile=None)
+    if tick is not None:
+        optimiser.attach(lambda: tick(optimiser.nsteps))
+    if not optimiser.run(fmax=MINIMUM_FMAX_EV_PER_A, steps=MINIMUM_STEPS):
         worst = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
         raise CompactFFError(
             f"no minimum within {MINIMUM_STEPS} steps; the largest force is {worst:.3g} eV/A"
@@ -181,32 +183,26 @@ def diffusion_findings(campaign: Campaign, teacher: Sequence[Run], student: Sequ
 
 
 def _harmonic(campaign: Campaign) -> tuple[list[Finding], pictures.Figure | None]:
-    """Frequencies of both at their own minima."""
-    names = ("teacher", "student")
-    calculators = (campaign.teacher_engine().calculator, campaign.calculator())
-
-    def make(calculator: BaseCalculator, tick: Tick) -> dict[str, np.ndarray]:
-        least = minimum(campaign.structure, calculator)
-        return {
-            "frequencies": harmonic_frequencies(least, calculator, tick),
-            "positions": least.positions_A,
-        }
-
+    """Frequencies of both at a minimum: the student's is sought from the teacher's, to be of one basin."""
+    least: dict[str, Structure] = {}
+    found: dict[str, np.ndarray] = {}
+    start = campaign.structure
+    calculators = {"teacher": campaign.teacher_engine().calculator, "student": campaign.calculator()}
     try:
-        made = {
-            name: campaign.arrays(f"{name}-harmonic", 6 * len(campaign.structure), partial(make, calculator))
-            for name, calculator in zip(names, calculators, strict=True)
-        }
+        for name, calculator in calculators.items():
+            start = least[name] = _minimum_of(campaign, name, start, calculator)
+            found[name] = _frequencies_of(campaign, name, start, calculator)
     except CompactFFError as error:
         return [campaign.judge("dynamics.harmonic", None, "1/cm", note=str(error))], None
     skipped = rigid_modes(campaign.structure)
     # The modes of the whole are the smallest in size, of whatever sign.
-    kept = {n: np.sort(_without(made[n]["frequencies"], skipped)) for n in names}
+    kept = {name: np.sort(_without(values, skipped)) for name, values in found.items()}
     off = kept["student"] - kept["teacher"]
-    shift = float(np.sqrt((_aligned(*(made[n]["positions"] for n in names)) ** 2).sum(1).mean()))
+    moved = _aligned(least["teacher"].positions_A, least["student"].positions_A)
+    shift = float(np.sqrt((moved**2).sum(1).mean()))
     imaginary = int((kept["student"] < -5.0).sum()) - int((kept["teacher"] < -5.0).sum())
     x = np.arange(len(off))
-    lines = {n: (x, kept[n]) for n in names}
+    lines = {name: (x, values) for name, values in kept.items()}
     figure = pictures.curves({"frequencies": lines, "difference": {"student": (x, off)}}, "mode", "1/cm")
     findings = [
         campaign.judge(
@@ -219,6 +215,23 @@ def _harmonic(campaign: Campaign) -> tuple[list[Finding], pictures.Figure | None
         campaign.judge("dynamics.minimum", shift, "Å"),
     ]
     return findings, figure
+
+
+def _minimum_of(campaign: Campaign, name: str, start: Structure, calculator: BaseCalculator) -> Structure:
+    def make(tick: Tick) -> dict[str, np.ndarray]:
+        return {"positions": minimum(start, calculator, tick).positions_A}
+
+    positions_A = campaign.arrays(f"{name}-minimum", MINIMUM_STEPS, make)["positions"]
+    return Structure(positions_A, start.numbers, start.cell_A, start.pbc)
+
+
+def _frequencies_of(
+    campaign: Campaign, name: str, least: Structure, calculator: BaseCalculator
+) -> np.ndarray:
+    def make(tick: Tick) -> dict[str, np.ndarray]:
+        return {"frequencies": harmonic_frequencies(least, calculator, tick)}
+
+    return campaign.arrays(f"{name}-harmonic", 6 * len(least), make)["frequencies"]
 
 
 def _without(frequencies: np.ndarray, count: int) -> np.ndarray:

@@ -34,6 +34,10 @@ Chain = tuple[int, int, int, int]
 Arrays = dict[str, np.ndarray]
 
 
+def _nobody(done: float) -> None:
+    """Is told how far a calculation is, and does nothing."""
+
+
 def run(campaign: Campaign) -> Section:
     """The section."""
     findings: list[Finding] = [reweighting(campaign)]
@@ -78,15 +82,16 @@ def reweighting(campaign: Campaign) -> Finding:
     return campaign.judge("reweighting.share", value, "", interval=interval, note=note, undecided=large)
 
 
-def energy_of_volume(structure: Structure, calculator: BaseCalculator) -> Curve:
+def energy_of_volume(structure: Structure, calculator: BaseCalculator, tick: Tick = _nobody) -> Curve:
     """Volumes in A^3 and energies in eV at seven isotropic compressions, atoms moved with the cell."""
     rows = []
-    for factor in VOLUMES:
+    for done, factor in enumerate(VOLUMES):
         scale = factor ** (1 / 3)
         scaled = Structure(
             structure.positions_A * scale, structure.numbers, structure.cell_A * scale, structure.pbc
         )
         rows.append((scaled.volume_A3, evaluate(calculator, scaled)[0]))
+        tick(done + 1)
     volumes, energies = np.array(rows).T
     return volumes, energies
 
@@ -97,7 +102,9 @@ def bulk_modulus_GPa(volumes_A3: np.ndarray, energies_eV: np.ndarray) -> tuple[f
     return float(volume), float(modulus) * EV_PER_A3_TO_GPA
 
 
-def elastic_constants_GPa(structure: Structure, calculator: BaseCalculator) -> np.ndarray:
+def elastic_constants_GPa(
+    structure: Structure, calculator: BaseCalculator, tick: Tick = _nobody
+) -> np.ndarray:
     """Clamped-ion elastic constants in Voigt's order, shape (6, 6), by differences of the stress."""
     constants = np.zeros((6, 6))
     atoms = structure.to_ase()
@@ -111,6 +118,7 @@ def elastic_constants_GPa(structure: Structure, calculator: BaseCalculator) -> n
             atoms.positions[:] = structure.positions_A @ (np.eye(3) + strain)
             ends.append(full_3x3_to_voigt_6_stress(atoms.get_stress(voigt=False)))
         constants[k] = (ends[0] - ends[1]) / (2 * STRAIN)
+        tick(2 * (k + 1))
     return 0.5 * (constants + constants.T) * EV_PER_A3_TO_GPA
 
 
@@ -140,7 +148,11 @@ def moved_atoms(count: int, bonds: np.ndarray, j: int, k: int) -> np.ndarray | N
 
 
 def torsion_profile(
-    structure: Structure, calculator: BaseCalculator, chain: Chain, moved: np.ndarray
+    structure: Structure,
+    calculator: BaseCalculator,
+    chain: Chain,
+    moved: np.ndarray,
+    tick: Tick = _nobody,
 ) -> Curve:
     """Energies in eV of a rigid rotation over its angle in degrees."""
     atoms = structure.to_ase()
@@ -151,16 +163,16 @@ def torsion_profile(
         turned.set_dihedral(*chain, angle, indices=moved)
         turned.calc = calculator
         energies.append(float(turned.get_potential_energy()))
+        tick(len(energies))
     return angles, np.array(energies)
 
 
 def _compression(
     campaign: Campaign, calculators: dict[str, BaseCalculator]
 ) -> tuple[list[Finding], pictures.Figure]:
-    def make(calculator: BaseCalculator, _: Tick) -> Arrays:
-        return dict(
-            zip(("volumes", "energies"), energy_of_volume(campaign.structure, calculator), strict=True)
-        )
+    def make(calculator: BaseCalculator, tick: Tick) -> Arrays:
+        volumes, energies = energy_of_volume(campaign.structure, calculator, tick)
+        return {"volumes": volumes, "energies": energies}
 
     made = {
         name: campaign.arrays(f"{name}-volumes", len(VOLUMES), partial(make, c))
@@ -184,8 +196,8 @@ def _compression(
 
 
 def _elastic(campaign: Campaign, calculators: dict[str, BaseCalculator]) -> Finding:
-    def make(calculator: BaseCalculator, _: Tick) -> Arrays:
-        return {"constants": elastic_constants_GPa(campaign.structure, calculator)}
+    def make(calculator: BaseCalculator, tick: Tick) -> Arrays:
+        return {"constants": elastic_constants_GPa(campaign.structure, calculator, tick)}
 
     found = {
         name: campaign.arrays(f"{name}-elastic", 12, partial(make, c))["constants"]
@@ -207,8 +219,8 @@ def _torsions(
         assert moved is not None  # rotatable() has looked
         name = "-".join(f"{symbols[k]}{k}" for k in chain)
 
-        def make(c: BaseCalculator, _: Tick, chain: Chain = chain, moved: np.ndarray = moved) -> Arrays:
-            angles, energies = torsion_profile(structure, c, chain, moved)
+        def make(c: BaseCalculator, tick: Tick, chain: Chain = chain, moved: np.ndarray = moved) -> Arrays:
+            angles, energies = torsion_profile(structure, c, chain, moved, tick)
             return {"angles": angles, "energies": energies}
 
         made = {
