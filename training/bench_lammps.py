@@ -1,12 +1,13 @@
 """What LAMMPS costs beside the student: ``python -m compactff_md.training.bench lammps``.
 
-LAMMPS' own loop time an atom and step, of NVE of water at 300 K on one thread a rank, against calls of the
-bare student on the same configuration, its neighbours known; in one run, taking turns. Beside these, two
-ranks against one, and the teacher SevenNet 7net-0 through ASE, where it is installed.
+LAMMPS' own loop time an atom and step, of NVE of water at 300 K on one thread a rank, against the bare
+student, which is called again by itself at every step of it. Beside these, two ranks against one, and the
+teacher SevenNet 7net-0 through ASE, where it is installed.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -19,16 +20,14 @@ from typing import Any
 
 import ase
 import numpy as np
-import torch
+from torch import Tensor
 
-from compactff_md.artifact import describe, load_student, save_student
+from compactff_md.artifact import describe
 from compactff_md.engines.lammps_deck import write_deck
 from compactff_md.engines.lammps_installation import Lammps, find_lammps
 from compactff_md.engines.lammps_run import command_of, read_plan
 from compactff_md.engines.lammps_settings import DeckSettings
-from compactff_md.memory import keep_memory
-from compactff_md.neighbours import neighbour_table
-from compactff_md.structure import Structure
+from compactff_md.mliap.adapter import MLIAPStudent
 from compactff_md.students import SIZES, create
 from compactff_md.teachers import create_teacher
 from compactff_md.training.bench_systems import water_box
@@ -39,6 +38,7 @@ SCALE_EV = 0.02
 REPEATS = {1536: 8, 12288: 16}
 STEPS = {1536: 40, 12288: 10}
 ROUNDS = 3
+BARE = "bare student, seconds: "
 
 
 def against_bare(
@@ -86,49 +86,61 @@ def against_teacher(size: str = "ultra-tiny", atoms: int = 1536) -> list[dict[st
 
 
 def _measure(found: Lammps, size: str, atoms: int, folder: Path) -> dict[str, Any]:
-    network = create(size, ELEMENTS, seed=1)
+    network = create(size, ELEMENTS, seed=1).eval()
     network.energy_scale_eV.fill_(SCALE_EV)
-    save_student(folder / "student.safetensors", network.eval(), describe(network))
     settings = DeckSettings(ensemble="nve", steps=STEPS[atoms], thermo_interval=STEPS[atoms])
-    deck = write_deck(_water(atoms), network, describe(network), settings, folder / "deck")
-    bare, one, two = [], [], []
+    deck = write_deck(_water(atoms), network, describe(network), settings, folder / "deck").deck
+    bare, with_lammps, ranks = [], [], []
     for _ in range(ROUNDS):
-        bare.append(_bare_us(folder / "student.safetensors", atoms))
-        one.append(_lammps_us(found, deck.deck, 1))
+        alone_us, together_us = _beside_bare_us(found, deck)
+        bare.append(alone_us)
+        with_lammps.append(together_us)
         if found.has_mpi and found.mpiexec:
-            two.append(_lammps_us(found, deck.deck, 2))
-    alone, single = float(np.median(bare)), float(np.median(one))
+            ranks.append([_lammps_us(found, deck, count) for count in (1, 2)])
+    single, double = np.median(ranks, axis=0).tolist() if ranks else (0.0, 0.0)
+    more = float(np.median(np.array(with_lammps) / np.array(bare))) - 1.0
     return {
-        "bare_us_per_atom": round(alone, 1),
-        "lammps_us_per_atom": round(single, 1),
-        "overhead_percent": round(100.0 * (single / alone - 1.0), 1),
-        "two_ranks_us_per_atom": round(float(np.median(two)), 1) if two else "-",
-        "two_ranks_faster": round(single / float(np.median(two)), 2) if two else "-",
+        "bare_us_per_atom": round(float(np.median(bare)), 1),
+        "lammps_us_per_atom": round(float(np.median(with_lammps)), 1),
+        "overhead_percent": round(100.0 * more, 1),
+        "two_ranks_us_per_atom": round(double, 1) if ranks else "-",
+        "two_ranks_faster": round(single / double, 2) if ranks else "-",
     }
+
+
+def _beside_bare_us(found: Lammps, deck: Path) -> tuple[float, float]:
+    """The bare student, and LAMMPS with it, in us an atom and step, of one run that asks twice."""
+    environment = {**found.environment(1), "OMP_NUM_THREADS": "1"}
+    libraries = [str(found.executable.resolve().parents[1] / "lib"), environment.get("LD_LIBRARY_PATH", "")]
+    environment["LD_LIBRARY_PATH"] = ":".join(libraries)
+    command = [sys.executable, "-m", "compactff_md.training.bench_lammps", deck.name]
+    output = _output(command, deck, environment)
+    seconds, steps, atoms = _loop(output)
+    times = [float(line.split()[-1]) for line in output.splitlines() if line.startswith(BARE)]
+    bare = sum(times[1:])  # the first is that of the setup, before the loop
+    return 1e6 * bare / steps / atoms, 1e6 * (seconds - bare) / steps / atoms
 
 
 def _lammps_us(found: Lammps, deck: Path, ranks: int) -> float:
     """LAMMPS' loop time in us an atom and step."""
-    plan = read_plan(deck, {})
     environment = {**found.environment(ranks), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command_of(found, plan, ranks=ranks),
-        cwd=deck.parent,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
+    seconds, steps, atoms = _loop(
+        _output(command_of(found, read_plan(deck, {}), ranks=ranks), deck, environment)
     )
-    loop = re.search(r"Loop time of (\S+) on \d+ procs for (\d+) steps with (\d+) atoms", done.stdout)
-    assert loop is not None, done.stdout[-500:]
-    return 1e6 * float(loop[1]) / int(loop[2]) / int(loop[3])
+    return 1e6 * seconds / steps / atoms
 
 
-def _bare_us(student: Path, atoms: int) -> float:
-    """Time of the bare student, in a process of its own, as LAMMPS is."""
-    command = [sys.executable, "-m", "compactff_md.training.bench_lammps", str(student), str(atoms)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout)
+def _output(command: list[str], deck: Path, environment: dict[str, str]) -> str:
+    return subprocess.run(
+        command, cwd=deck.parent, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+
+
+def _loop(output: str) -> tuple[float, int, int]:
+    """LAMMPS' loop time in s, its steps and atoms."""
+    loop = re.search(r"Loop time of (\S+) on \d+ procs for (\d+) steps with (\d+) atoms", output)
+    assert loop is not None, output[-500:]
+    return float(loop[1]), int(loop[2]), int(loop[3])
 
 
 def _water(atoms: int) -> ase.Atoms:
@@ -136,26 +148,34 @@ def _water(atoms: int) -> ase.Atoms:
     return ase.Atoms(box.numbers, box.positions_A, cell=box.cell_A, pbc=True)
 
 
-def bare(student: Path, atoms: int) -> float:
-    """Mean time in us an atom of energies and gradients on the table of the box.
+def ask_twice(deck: str) -> None:
+    """Run a deck, and after every call of the student one more on the same table, whose time is printed.
 
-    The mean, since LAMMPS' loop time is one too: now and then a step takes longer, on both sides.
+    Both are of the same process and moment, so that what else the machine does cancels in their ratio.
     """
-    keep_memory()  # as in LAMMPS
-    network, _ = load_student(student)
-    structure = Structure.from_ase(_water(atoms))
-    table = neighbour_table(structure, network.cutoff_A)
-    species = network.species_of(torch.from_numpy(structure.numbers))
-    vectors = table.vectors(torch.from_numpy(structure.positions_A)).float()
-    times = []
-    with torch.no_grad():
-        for _ in range(STEPS[atoms] + 2):
-            start = time.perf_counter()
-            network.requires_grad_(False).energies_and_gradients(vectors, table.neighbours, species)
-            times.append(time.perf_counter() - start)
-    return 1e6 * float(np.mean(times[2:])) / atoms
+    times: list[float] = []
+    loaded = MLIAPStudent.__setstate__
+
+    def load(student: MLIAPStudent, state: dict[str, Any]) -> None:
+        loaded(student, state)
+        real = student.network.energies_and_gradients
+
+        def twice(*arguments: Any) -> tuple[Tensor, Tensor]:
+            found = real(*arguments)
+            begun = time.perf_counter()
+            real(*arguments)
+            times.append(time.perf_counter() - begun)
+            return found
+
+        object.__setattr__(student.network, "energies_and_gradients", twice)
+
+    MLIAPStudent.__setstate__ = load  # type: ignore[method-assign, assignment]
+    simulation = importlib.import_module("lammps").lammps(cmdargs=["-nocite"])
+    importlib.import_module("lammps.mliap").activate_mliappy(simulation)
+    simulation.file(deck)
+    simulation.close()
+    print("\n".join(f"{BARE}{seconds}" for seconds in times))
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    print(bare(Path(sys.argv[1]), int(sys.argv[2])))
+    ask_twice(sys.argv[1])
