@@ -58,17 +58,16 @@ def pair_table(
     owners = rows.index_select(0, first).long()
     places = (owners * width - first).repeat_interleave(counts, output_size=pairs)
     places += torch.arange(pairs, device=device)
-    # The pair at each place of the table, or one more that fills up: to gather is faster than to scatter.
+    # To gather is faster than to scatter: behind the pairs stands what fills up, an entry for each row.
     begin = torch.zeros(num_rows, 1, dtype=torch.int32, device=device)
     number = torch.zeros_like(begin)
     begin[owners, 0], number[owners, 0] = first.int(), counts.int()
     column = torch.arange(width, dtype=torch.int32, device=device)
-    filled = column < number  # (N, K)
-    source = torch.where(filled, begin + column, pairs).view(-1)
-    padded = vectors_A.new_empty((pairs + 1, 3), dtype=dtype)
-    padded[:pairs] = vectors_A
-    padded[pairs] = vectors_A.new_tensor([PADDING_A, 0.0, 0.0])
-    others = torch.cat([columns, columns.new_zeros(1)]).index_select(0, source).view(num_rows, width)
-    own = torch.arange(num_rows, dtype=columns.dtype, device=device).unsqueeze(1)
-    neighbours = torch.where(filled, others, own).long()
-    return PairTable(padded.index_select(0, source).view(num_rows, width, 3), neighbours, places)
+    own = torch.arange(num_rows, dtype=torch.int32, device=device)
+    source = torch.where(column < number, begin + column, (pairs + own).unsqueeze(1)).view(-1)  # (N K,)
+    entries = vectors_A.new_zeros((pairs + num_rows, 3), dtype=dtype)
+    entries[:pairs] = vectors_A
+    entries[pairs:, 0] = PADDING_A
+    vectors = entries.index_select(0, source).view(num_rows, width, 3)
+    neighbours = torch.cat([columns, own.to(columns.dtype)]).index_select(0, source).long()
+    return PairTable(vectors, neighbours.view(num_rows, width), places)
