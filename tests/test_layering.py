@@ -61,7 +61,7 @@ OPTIONAL: dict[str, set[str]] = {
     "dask": set(),
     "distributed": {"compactff_md.training.cluster"},
     "MDAnalysis": {"compactff_md.validation.mda"},
-    "lammps": set(),
+    "lammps": {"compactff_md.training.bench_lammps"},
     "cupy": set(),
 }
 # `compactff doctor` runs this file alone, a process for each thing that it tries to import.
