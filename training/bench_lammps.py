@@ -1,8 +1,11 @@
 """What LAMMPS costs beside the student: ``python -m compactff_md.training.bench lammps``.
 
 LAMMPS' own loop time an atom and step, of NVE of water at 300 K on one thread a rank, against the bare
-student, which is called again by itself at every step of it. Beside these, two ranks against one, and the
-teacher SevenNet 7net-0 through ASE, where it is installed.
+student: positions and a table of neighbours that is known in, energy and forces out. It is called again by
+itself at every step of LAMMPS, and so is its network alone, which starts from vectors in the table and ends
+at their gradients. Beside these, two ranks against one, and against two runs at once that know nothing of
+each other, which tells what the two cores have to give; and the teacher SevenNet 7net-0 through ASE, where it
+is installed.
 """
 
 from __future__ import annotations
@@ -10,16 +13,19 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import ase
 import numpy as np
+import torch
 from torch import Tensor
 
 from compactff_md.artifact import describe
@@ -27,6 +33,7 @@ from compactff_md.engines.lammps_deck import write_deck
 from compactff_md.engines.lammps_installation import Lammps, find_lammps
 from compactff_md.engines.lammps_run import command_of, read_plan
 from compactff_md.engines.lammps_settings import DeckSettings
+from compactff_md.gradients import forces_from_edges
 from compactff_md.mliap.adapter import MLIAPStudent
 from compactff_md.students import SIZES, create
 from compactff_md.teachers import create_teacher
@@ -38,7 +45,7 @@ SCALE_EV = 0.02
 REPEATS = {1536: 8, 12288: 16}
 STEPS = {1536: 40, 12288: 10}
 ROUNDS = 3
-BARE = "bare student, seconds: "
+TIMES = "calls, students, networks, seconds: "
 
 
 def against_bare(
@@ -90,35 +97,44 @@ def _measure(found: Lammps, size: str, atoms: int, folder: Path) -> dict[str, An
     network.energy_scale_eV.fill_(SCALE_EV)
     settings = DeckSettings(ensemble="nve", steps=STEPS[atoms], thermo_interval=STEPS[atoms])
     deck = write_deck(_water(atoms), network, describe(network), settings, folder / "deck").deck
-    bare, with_lammps, ranks = [], [], []
+    times, ranks = [], []
     for _ in range(ROUNDS):
-        alone_us, together_us = _beside_bare_us(found, deck)
-        bare.append(alone_us)
-        with_lammps.append(together_us)
+        times.append(_beside_bare_us(found, deck))
         if found.has_mpi and found.mpiexec:
-            ranks.append([_lammps_us(found, deck, count) for count in (1, 2)])
-    single, double = np.median(ranks, axis=0).tolist() if ranks else (0.0, 0.0)
-    more = float(np.median(np.array(with_lammps) / np.array(bare))) - 1.0
+            ranks.append(
+                [*(_lammps_us(found, deck, count) for count in (1, 2)), _two_at_once_us(found, deck)]
+            )
+    bare, network_alone, with_lammps = np.array(times).T  # (ROUNDS,) each
+    single, double, apart = np.median(ranks, axis=0).tolist() if ranks else (0.0, 0.0, 0.0)
     return {
+        "network_us_per_atom": round(float(np.median(network_alone)), 1),
         "bare_us_per_atom": round(float(np.median(bare)), 1),
         "lammps_us_per_atom": round(float(np.median(with_lammps)), 1),
-        "overhead_percent": round(100.0 * more, 1),
+        "overhead_percent": _more_percent(with_lammps, bare),
+        "more_than_network_percent": _more_percent(with_lammps, network_alone),
         "two_ranks_us_per_atom": round(double, 1) if ranks else "-",
         "two_ranks_faster": round(single / double, 2) if ranks else "-",
+        "two_runs_at_once_faster": round(2.0 * single / apart, 2) if ranks else "-",
     }
 
 
-def _beside_bare_us(found: Lammps, deck: Path) -> tuple[float, float]:
-    """The bare student, and LAMMPS with it, in us an atom and step, of one run that asks twice."""
+def _more_percent(times: np.ndarray, others: np.ndarray) -> float:
+    """How much longer the times are than others of the same runs, the median of these."""
+    return round(100.0 * float(np.median(times / others) - 1.0), 1)
+
+
+def _beside_bare_us(found: Lammps, deck: Path) -> tuple[float, float, float]:
+    """The bare student, its network alone, and LAMMPS with it, in us an atom and step, of one run."""
     environment = {**found.environment(1), "OMP_NUM_THREADS": "1"}
     libraries = [str(found.executable.resolve().parents[1] / "lib"), environment.get("LD_LIBRARY_PATH", "")]
     environment["LD_LIBRARY_PATH"] = ":".join(libraries)
     command = [sys.executable, "-m", "compactff_md.training.bench_lammps", deck.name]
     output = _output(command, deck, environment)
     seconds, steps, atoms = _loop(output)
-    times = [float(line.split()[-1]) for line in output.splitlines() if line.startswith(BARE)]
-    bare = sum(times[1:])  # the first is that of the setup, before the loop
-    return 1e6 * bare / steps / atoms, 1e6 * (seconds - bare) / steps / atoms
+    lines = [line.split()[-3:] for line in output.splitlines() if line.startswith(TIMES)]
+    # The first is that of the setup, before the loop.
+    calls_s, students_s, networks_s = np.array(lines[1:], dtype=float).T.sum(axis=1)
+    return tuple((1e6 / steps / atoms * np.array([students_s, networks_s, seconds - calls_s])).tolist())
 
 
 def _lammps_us(found: Lammps, deck: Path, ranks: int) -> float:
@@ -128,6 +144,14 @@ def _lammps_us(found: Lammps, deck: Path, ranks: int) -> float:
         _output(command_of(found, read_plan(deck, {}), ranks=ranks), deck, environment)
     )
     return 1e6 * seconds / steps / atoms
+
+
+def _two_at_once_us(found: Lammps, deck: Path) -> float:
+    """Loop time of two runs of one rank at the same time: what the two cores leave each other of memory."""
+    other = deck.parent.with_name("other")
+    shutil.copytree(deck.parent, other, dirs_exist_ok=True)
+    with ThreadPoolExecutor(2) as pool:
+        return float(np.mean(list(pool.map(lambda d: _lammps_us(found, d, 1), (deck, other / deck.name)))))
 
 
 def _output(command: list[str], deck: Path, environment: dict[str, str]) -> str:
@@ -148,23 +172,32 @@ def _water(atoms: int) -> ase.Atoms:
     return ase.Atoms(box.numbers, box.positions_A, cell=box.cell_A, pbc=True)
 
 
-def ask_twice(deck: str) -> None:
-    """Run a deck, and after every call of the student one more on the same table, whose time is printed.
+def ask_again(deck: str) -> None:
+    """Run a deck, and after every call of the student one more on the same atoms, whose times are printed.
 
     Both are of the same process and moment, so that what else the machine does cancels in their ratio.
     """
-    times: list[float] = []
+    times: list[tuple[float, float, float]] = []
     loaded = MLIAPStudent.__setstate__
 
     def load(student: MLIAPStudent, state: dict[str, Any]) -> None:
         loaded(student, state)
         real = student.network.energies_and_gradients
 
-        def twice(*arguments: Any) -> tuple[Tensor, Tensor]:
-            found = real(*arguments)
+        def twice(vectors: Tensor, neighbours: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+            found = real(vectors, neighbours, *others)
             begun = time.perf_counter()
-            real(*arguments)
-            times.append(time.perf_counter() - begun)
+            positions, offsets = _positions_for(vectors, neighbours)
+            start = time.perf_counter()
+            moved = positions.index_select(0, neighbours.flatten()).view_as(vectors)
+            given = moved - positions.unsqueeze(1) + offsets
+            entered = time.perf_counter()
+            energies, gradients = real(given, neighbours, *others)
+            left = time.perf_counter()
+            float(energies.sum())
+            forces_from_edges(gradients, neighbours)
+            end = time.perf_counter()
+            times.append((end - begun, end - start, left - entered))
             return found
 
         object.__setattr__(student.network, "energies_and_gradients", twice)
@@ -174,8 +207,14 @@ def ask_twice(deck: str) -> None:
     importlib.import_module("lammps.mliap").activate_mliappy(simulation)
     simulation.file(deck)
     simulation.close()
-    print("\n".join(f"{BARE}{seconds}" for seconds in times))
+    print("\n".join(TIMES + " ".join(str(seconds) for seconds in row) for row in times))
+
+
+def _positions_for(vectors: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions (N, 3) and offsets (N, K, 3) that make these vectors; any positions do for a time."""
+    positions = torch.rand(len(vectors), 3, dtype=vectors.dtype)
+    return positions, vectors - positions[neighbours] + positions.unsqueeze(1)
 
 
 if __name__ == "__main__":
-    ask_twice(sys.argv[1])
+    ask_again(sys.argv[1])

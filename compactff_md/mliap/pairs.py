@@ -21,7 +21,7 @@ class PairTable:
     neighbours
         Column of each neighbour, shape (N, K), int64; an atom's own where the row is filled up.
     places
-        Index of each pair in the first two dimensions as one, shape (P,).
+        Index of each pair in the first two dimensions as one, shape (P,), int32 where that is enough.
     """
 
     vectors: Tensor
@@ -56,8 +56,9 @@ def pair_table(
     counts = torch.diff(first, append=first.new_full((1,), pairs))  # (A,)
     width = int(counts.max()) if pairs else 1
     owners = rows.index_select(0, first).long()
-    places = (owners * width - first).repeat_interleave(counts, output_size=pairs)
-    places += torch.arange(pairs, device=device)
+    index = torch.int32 if num_rows * width < 2**31 else torch.int64
+    places = (owners * width - first).to(index).repeat_interleave(counts, output_size=pairs)
+    places += torch.arange(pairs, dtype=index, device=device)
     # To gather is faster than to scatter: behind the pairs stands what fills up, an entry for each row.
     begin = torch.zeros(num_rows, 1, dtype=torch.int32, device=device)
     number = torch.zeros_like(begin)
@@ -65,9 +66,9 @@ def pair_table(
     column = torch.arange(width, dtype=torch.int32, device=device)
     own = torch.arange(num_rows, dtype=torch.int32, device=device)
     source = torch.where(column < number, begin + column, (pairs + own).unsqueeze(1)).view(-1)  # (N K,)
-    entries = vectors_A.new_zeros((pairs + num_rows, 3), dtype=dtype)
+    entries = vectors_A.new_empty((pairs + num_rows, 3), dtype=dtype)
     entries[:pairs] = vectors_A
-    entries[pairs:, 0] = PADDING_A
+    entries[pairs:, 0], entries[pairs:, 1:] = PADDING_A, 0.0
     vectors = entries.index_select(0, source).view(num_rows, width, 3)
     neighbours = torch.cat([columns, own.to(columns.dtype)]).index_select(0, source).long()
     return PairTable(vectors, neighbours.view(num_rows, width), places)
