@@ -7,6 +7,7 @@ radial functions and their derivatives are exactly zero, so that no mask is need
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,3 +75,18 @@ def neighbour_table(structure: Structure, cutoff_A: float) -> NeighbourTable:
     neighbours[i, column] = j
     offsets[i, column] = shifts @ structure.cell_A
     return NeighbourTable(torch.from_numpy(neighbours), torch.from_numpy(offsets))
+
+
+def joined(tables: Sequence[NeighbourTable]) -> NeighbourTable:
+    """One table of several structures' atoms behind each other, at least one; none sees another's."""
+    width = max(table.neighbours.shape[1] for table in tables)
+    neighbours, offsets, first = [], [], 0
+    for table in tables:
+        count, own_width = table.neighbours.shape
+        atoms = torch.arange(first, first + count).unsqueeze(1)
+        filling = atoms.expand(count, width - own_width)
+        neighbours.append(torch.cat([table.neighbours + first, filling], dim=1))
+        far = torch.tensor([PADDING_A, 0.0, 0.0], dtype=torch.float64).expand(count, width - own_width, 3)
+        offsets.append(torch.cat([table.offsets_A, far], dim=1))
+        first += count
+    return NeighbourTable(torch.cat(neighbours), torch.cat(offsets))

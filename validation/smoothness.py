@@ -15,7 +15,7 @@ from compactff_md.structure import Structure
 from compactff_md.validation import pictures
 from compactff_md.validation.campaign import Campaign
 from compactff_md.validation.outcome import Section
-from compactff_md.validation.symmetry import evaluate
+from compactff_md.validation.symmetry import evaluate_all
 
 STEP_A = 0.005
 SHORTEST_A = 0.3
@@ -98,13 +98,9 @@ def leaving(calculator: BaseCalculator, structure: Structure, number: int, dista
     along = positions[outermost] / max(float(np.linalg.norm(positions[outermost])), 1e-9)
     along = along if along.any() else np.array([1.0, 0.0, 0.0])
     numbers = np.append(structure.numbers, number)
-    energies, forces = [], []
-    for distance in distances_A:
-        placed = np.vstack([positions, positions[outermost] + distance * along])
-        energy, force = evaluate(calculator, Structure(placed, numbers))
-        energies.append(energy)
-        forces.append(force[-1] @ along)
-    return Scan(distances_A, np.array(energies), np.array(forces))
+    placed = [np.vstack([positions, positions[outermost] + distance * along]) for distance in distances_A]
+    energies, forces = evaluate_all(calculator, [Structure(frame, numbers) for frame in placed])
+    return Scan(distances_A, energies, np.array([force[-1] @ along for force in forces]))
 
 
 def dimer(calculator: BaseCalculator, a: int, b: int, cutoff_A: float) -> Scan:
@@ -112,12 +108,10 @@ def dimer(calculator: BaseCalculator, a: int, b: int, cutoff_A: float) -> Scan:
     near = np.arange(SHORTEST_A, 1.5, 0.02)
     distances = np.concatenate([near, np.arange(1.5, cutoff_A + BEYOND_A, 0.05)])
     ends, numbers = np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]), np.array([a, b])
-    energies, forces = [], []
-    for distance in distances:
-        energy, force = evaluate(calculator, Structure(distance * ends, numbers))
-        energies.append(energy)
-        forces.append(force[1, 0])
-    return Scan(distances, np.array(energies), np.array(forces))
+    energies, forces = evaluate_all(
+        calculator, [Structure(distance * ends, numbers) for distance in distances]
+    )
+    return Scan(distances, energies, np.array([force[1, 0] for force in forces]))
 
 
 def jumps(scan: Scan) -> Jumps:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from ase.calculators.calculator import BaseCalculator
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from compactff_md.engines.ase import StudentCalculator
 from compactff_md.structure import Structure
 from compactff_md.validation.campaign import Campaign
 from compactff_md.validation.outcome import Section
@@ -45,6 +46,17 @@ def evaluate(calculator: BaseCalculator, structure: Structure) -> tuple[float, n
     atoms = structure.to_ase()
     atoms.calc = calculator
     return float(atoms.get_potential_energy()), np.array(atoms.get_forces())
+
+
+def evaluate_all(
+    calculator: BaseCalculator, structures: Sequence[Structure]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Energies in eV, shape (S,), and forces in eV/A of each; students are asked for many at a time."""
+    # Its own type alone: what is made of it may compute something else.
+    if type(calculator) is StudentCalculator:
+        return calculator.energies_and_forces(structures)
+    found = [evaluate(calculator, structure) for structure in structures]
+    return np.array([energy for energy, _ in found]), [forces for _, forces in found]
 
 
 def random_rotation(seed: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -13,12 +14,14 @@ from ase.stress import full_3x3_to_voigt_6_stress
 
 from compactff_md.errors import CompactFFError
 from compactff_md.gradients import predict, predict_with_features
-from compactff_md.neighbours import NeighbourTable, neighbour_table
+from compactff_md.neighbours import NeighbourTable, joined, neighbour_table
 from compactff_md.structure import Structure
 from compactff_md.students import StudentNetwork, in_dtype
 from compactff_md.students.uncertainty import Uncertainty
 
 DEFAULT_SKIN_A = 0.5
+# Atoms of small structures that are asked for together.
+ROWS_AT_ONCE = 4096
 
 
 class StudentCalculator(Calculator):
@@ -87,10 +90,7 @@ class StudentCalculator(Calculator):
         table, species = self._tables.of(structure, self.network)
         positions = torch.tensor(structure.positions_A, device=self.device)
         energies, forces, virial, errors = self._predict(positions, table, species)
-        if not (torch.isfinite(energies).all() and torch.isfinite(forces).all()):
-            raise CompactFFError(
-                "the student's energy or forces are not finite: atoms overlap, or the simulation ran away"
-            )
+        _check_finite(energies, forces)
         self.results = {
             "energy": float(energies.sum()),
             "free_energy": float(energies.sum()),
@@ -103,6 +103,36 @@ class StudentCalculator(Calculator):
             stress = virial.double().cpu().numpy() / structure.volume_A3
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
 
+    def energies_and_forces(self, structures: Sequence[Structure]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Ask for many structures at once, of any atoms and cells, which for small ones is much faster.
+
+        Returns
+        -------
+        energies_eV
+            Shape (S,).
+        forces_eV_per_A
+            Of each structure, shape (N, 3).
+
+        Raises
+        ------
+        CompactFFError
+            Where an element is unknown to the student, or a result is not finite.
+        """
+        energies: list[float] = []
+        forces: list[np.ndarray] = []
+        for few in _portions(structures, ROWS_AT_ONCE):
+            table = joined([neighbour_table(structure, self.network.cutoff_A) for structure in few])
+            table = NeighbourTable(table.neighbours.to(self.device), table.offsets_A.to(self.device))
+            numbers = torch.from_numpy(np.concatenate([structure.numbers for structure in few]))
+            positions = torch.from_numpy(np.concatenate([structure.positions_A for structure in few]))
+            species = self.network.species_of(numbers.to(self.device))
+            of_atoms, on_atoms, _ = predict(self.network, positions.to(self.device), table, species)
+            _check_finite(of_atoms, on_atoms)
+            ends = np.cumsum([len(structure) for structure in few])[:-1].tolist()
+            energies += [float(part.sum()) for part in of_atoms.cpu().tensor_split(ends)]
+            forces += np.split(on_atoms.double().cpu().numpy(), ends)
+        return np.array(energies), forces
+
     def _predict(
         self, positions: torch.Tensor, table: NeighbourTable, species: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
@@ -111,6 +141,25 @@ class StudentCalculator(Calculator):
         energies, forces, virial, features = predict_with_features(self.network, positions, table, species)
         with torch.no_grad():
             return energies, forces, virial, self.uncertainty(features, species)
+
+
+def _check_finite(energies: torch.Tensor, forces: torch.Tensor) -> None:
+    if not (torch.isfinite(energies).all() and torch.isfinite(forces).all()):
+        raise CompactFFError(
+            "the student's energy or forces are not finite: atoms overlap, or the simulation ran away"
+        )
+
+
+def _portions(structures: Sequence[Structure], rows: int) -> Iterator[list[Structure]]:
+    """Structures in their order, as many at a time as have about that many atoms together, at least one."""
+    few: list[Structure] = []
+    for structure in structures:
+        if few and sum(map(len, few)) + len(structure) > rows:
+            yield few
+            few = []
+        few.append(structure)
+    if few:
+        yield few
 
 
 def choose_device(device: str) -> torch.device:

@@ -159,6 +159,19 @@ def test_list_is_renewed_when_anything_else_changes(network):
         assert atoms.get_potential_energy() == pytest.approx(fresh.get_potential_energy(), abs=1e-9)
 
 
+@pytest.mark.parametrize("at_once", [4096, 12])
+def test_many_structures_at_once_are_each_by_itself(network, monkeypatch, at_once):
+    monkeypatch.setattr("compactff_md.engines.ase.ROWS_AT_ONCE", at_once)
+    frames = list(CASES.values())
+    many = StudentCalculator(network, device="cpu", dtype="float64")
+    energies, forces = many.energies_and_forces(frames)
+    for structure, energy, force in zip(frames, energies, forces, strict=True):
+        alone = attached(network, structure, dtype="float64")
+        assert energy == pytest.approx(alone.get_potential_energy(), rel=1e-13, abs=1e-9)
+        assert force == pytest.approx(alone.get_forces(), abs=1e-9)
+    assert len(many.energies_and_forces([])[0]) == 0
+
+
 def test_network_of_the_caller_is_untouched(network):
     before = copy.deepcopy(network.state_dict())
     attached(network, CASES["molecule"], dtype="float64").get_forces()
