@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from compactff_md.errors import CompactFFError
 from compactff_md.files import write_text
 from compactff_md.validation.panel import VERDICTS, panel, title
-from compactff_md.validation.report import Report, read_report
+from compactff_md.validation.report import REPORT_JSON, Report, read_report
+
+# What two reports have in common of which one goes on with further systems.
+CONDITIONS = ("student", "teacher", "engine", "settings", "thresholds", "suite")
 
 
 def markdown(name: str, report: Report) -> str:
@@ -67,6 +71,38 @@ def _of_one(report: Report) -> list[str]:
     return lines
 
 
+def merged(reports: dict[str, Report]) -> dict[str, Report]:
+    """Reports of the same student and conditions on different systems as one, under the first's name."""
+    found: dict[str, Report] = {}
+    for name, report in reports.items():
+        parts = [n for n, other in found.items() if _goes_on(other, report)]
+        if parts:
+            found[parts[0]] = _both(found[parts[0]], report)
+        else:
+            found[name] = report
+    return found
+
+
+def _goes_on(report: Report, other: Report) -> bool:
+    one, another = (set(r.facts.get("systems", {})) for r in (report, other))
+    several = min(len(one), len(another)) > 1  # findings of one alone do not name it
+    alike = all(report.facts.get(name) == other.facts.get(name) for name in CONDITIONS)
+    return several and alike and not one & another
+
+
+def _both(report: Report, other: Report) -> Report:
+    sections = {
+        name: replace(section, findings=(*section.findings, *other.sections[name].findings))
+        for name, section in report.sections.items()
+    }
+    facts = {
+        **report.facts,
+        "systems": {**report.facts["systems"], **other.facts["systems"]},
+        "command": f"{report.facts['command']}; {other.facts['command']}",
+    }
+    return Report(report.title, sections, facts)
+
+
 def document(reports: dict[str, Report]) -> str:
     """A page of the documentation on several reports, by their names."""
     head = (
@@ -76,7 +112,7 @@ def document(reports: dict[str, Report]) -> str:
         "each number means is in [validation.md](validation.md) and in `validation/tests.toml`. *Undecided* "
         "is a run too short to tell.\n"
     )
-    return "\n".join([head, *(markdown(name, report) for name, report in reports.items())])
+    return "\n".join([head, *(markdown(name, report) for name, report in merged(reports).items())])
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -85,7 +121,12 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("reports", nargs="+", type=Path, help="report.json files, or folders with one")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args(words)
-    write_text(asked.out, document({path.stem: read_report(path) for path in asked.reports}))
+    write_text(asked.out, document({_name(path): read_report(path) for path in asked.reports}))
+
+
+def _name(path: Path) -> str:
+    """The file's name, or the folder's of a ``report.json``."""
+    return path.parent.name if path.name == REPORT_JSON else path.stem
 
 
 if __name__ == "__main__":

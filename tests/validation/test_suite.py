@@ -116,6 +116,21 @@ class TestValidate:
         broken = next(row for row in rows if row.counts["fail"])
         assert f"| {broken.title} |" in page and broken.worst_system in page
 
+    def test_reports_of_parts_are_one_on_the_page(self, tmp_path):
+        settings = SHORT.model_copy(update={"sections": ("symmetry",)})
+        whole = molecule()
+        parts = {"first": ([0, 1, 2, 3], [0, 1, 2]), "further": ([1, 2, 3], [0, 1]), "other": ([0, 1], [0])}
+        for name, chosen in parts.items():
+            structures = [Structure(whole.positions_A[k], whole.numbers[k]) for k in map(list, chosen)]
+            seed = settings.model_copy(update={"seed": 1}) if name == "other" else settings
+            validate(assignment("units", settings=seed, structures=structures), tmp_path / name)
+        folders = [str(tmp_path / name / "report.json") for name in parts]
+        shipped.main([*folders, "--out", str(tmp_path / "page.md")])
+        page = (tmp_path / "page.md").read_text()
+        assert page.count("\n## ") == 2 and "\n4 systems against" in page and "\n2 systems against" in page
+        counts = [read_report(folder).count("fail") for folder in folders]
+        assert f" {counts[0] + counts[1]} fail." in page
+
     def test_page_of_one_system(self, tmp_path):
         settings = SHORT.model_copy(update={"sections": ("symmetry",)})
         report = validate(assignment("units", settings=settings), tmp_path / "out")
