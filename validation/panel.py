@@ -22,11 +22,11 @@ class PanelRow:
     key, subject
         As in :class:`Finding`, the subject without the system.
     counts
-        Systems with each verdict, of ``VERDICTS``.
+        Systems with each verdict, of ``VERDICTS``; or findings, where a test has others in each system.
     median, worst
         Of the numbers; None where there is none. The worst is the furthest towards or beyond the threshold.
     worst_system
-        Empty where there is no worst.
+        Where the worst is, with what of the system it is, if that is of no other; empty where there is none.
     """
 
     key: str
@@ -64,12 +64,18 @@ def panel(findings: Iterable[Finding], systems: Collection[str]) -> list[PanelRo
     """Judged tests of two or more systems, in the order of the findings; empty for one system."""
     if len(systems) < 2:
         return []
-    groups: dict[tuple[str, str], dict[str, Finding]] = {}
+    tests: dict[str, dict[str, dict[str, Finding]]] = {}  # by key, subject and system
     for finding in findings:
         system, _, subject = finding.subject.partition(", ")
         if system in systems and finding.verdict != "info":
-            groups.setdefault((finding.key, subject), {})[system] = finding
-    return [_row(key, subject, found) for (key, subject), found in groups.items()]
+            tests.setdefault(finding.key, {}).setdefault(subject, {})[system] = finding
+    rows = []
+    for key, by_subject in tests.items():
+        # Such as bonds, of which no two systems have the same: they are one test.
+        if len(by_subject) > 1 and all(len(found) == 1 for found in by_subject.values()):
+            by_subject = {"": {f.subject: f for found in by_subject.values() for f in found.values()}}
+        rows += [_row(key, subject, found) for subject, found in by_subject.items()]
+    return rows
 
 
 def _row(key: str, subject: str, found: dict[str, Finding]) -> PanelRow:

@@ -123,3 +123,14 @@ def test_many_systems_test_by_test():
     assert (rmse.median, rmse.worst, rmse.worst_system) == (1.75, 3.0, "B")
     assert (r2.subject, r2.worst, r2.worst_system, r2.counts["pass"]) == ("openmm", 0.95, "A", 2)
     assert panel(found, ["A"]) == []
+
+
+def test_what_no_two_systems_share_is_one_test():
+    found = [
+        judge("torsion", 0.5, "meV", BELOW, subject="A, C0-C1"),
+        judge("torsion", 0.4, "meV", BELOW, subject="A, C1-O2"),
+        judge("torsion", 3.0, "meV", BELOW, subject="B, N0-C5"),
+    ]
+    (row,) = panel(found, ["A", "B"])
+    assert (row.subject, row.counts["pass"], row.counts["fail"]) == ("", 2, 1)
+    assert (row.median, row.worst, row.worst_system) == (0.5, 3.0, "B, N0-C5")
