@@ -106,6 +106,11 @@ class StudentCalculator(Calculator):
     def energies_and_forces(self, structures: Sequence[Structure]) -> tuple[np.ndarray, list[np.ndarray]]:
         """Ask for many structures at once, of any atoms and cells, which for small ones is much faster.
 
+        Parameters
+        ----------
+        structures
+            S of them, in A; at most ``ROWS_AT_ONCE`` atoms are evaluated together. None gives empty results.
+
         Returns
         -------
         energies_eV
@@ -151,13 +156,15 @@ def _check_finite(energies: torch.Tensor, forces: torch.Tensor) -> None:
 
 
 def _portions(structures: Sequence[Structure], rows: int) -> Iterator[list[Structure]]:
-    """Structures in their order, as many at a time as have about that many atoms together, at least one."""
+    """Structures in their order, as many at a time as have at most so many atoms together, or one."""
     few: list[Structure] = []
+    atoms = 0
     for structure in structures:
-        if few and sum(map(len, few)) + len(structure) > rows:
+        if few and atoms + len(structure) > rows:
             yield few
-            few = []
+            few, atoms = [], 0
         few.append(structure)
+        atoms += len(structure)
     if few:
         yield few
 
