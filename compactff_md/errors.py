@@ -1,5 +1,9 @@
-"""The one exception that a user of the package has to catch."""
+"""The one exception that a user of the package has to catch, and what is told apart from it."""
 
 
 class CompactFFError(ValueError):
     """Bad input: the message says what was expected, what came, and what is allowed."""
+
+
+class NotFiniteError(CompactFFError):
+    """Energy or forces are not finite: the input was good, the dynamics were not."""

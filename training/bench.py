@@ -1,8 +1,8 @@
 """Every figure of the documents: ``make bench``, or ``python -m compactff_md.training.bench PART``.
 
 Prints Markdown tables and writes them with their numbers into runs/bench. Parts: speed and lammps (six
-and twenty minutes), aspirin, bakeoff and ablation, which train (half an hour each, with two jobs). What is
-trained already is not trained again: remove the out folder to start anew.
+and twenty minutes), aspirin, bakeoff and ablation, which train (half an hour each, with two jobs), and
+molecules (70 minutes). What is trained already is not trained again: remove the out folder to start anew.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from compactff_md.training.bakeoff import bakeoff
 from compactff_md.training.bench_ablation import ablation
 from compactff_md.training.bench_aspirin import aspirin
 from compactff_md.training.bench_lammps import against_bare, against_teacher
+from compactff_md.training.bench_molecules import molecules
 from compactff_md.training.bench_speed import against_painn, scaling
 
 DATA = Path(__file__).with_name("data")
@@ -80,12 +81,21 @@ def parts_of_distillation(arguments: argparse.Namespace) -> None:
     show(f"ablation: {calls:,} teacher calls and {steps:,} steps each", rows, arguments.out)
 
 
+def random_molecules(arguments: argparse.Namespace) -> None:
+    """Accuracy of the defaults on molecules drawn at random."""
+    minutes, seed = arguments.minutes or 15.0, arguments.seed
+    folder = arguments.out / f"molecules-{seed}-{minutes:g}min"
+    rows = molecules(arguments.structures, arguments.count, seed, minutes, folder, arguments.jobs)
+    show(f"molecules: GFN2-xTB, at most {minutes:g} minutes and one core each", rows, arguments.out)
+
+
 PARTS = {
     "speed": speed,
     "lammps": lammps,
     "aspirin": distilled_aspirin,
     "bakeoff": architectures,
     "ablation": parts_of_distillation,
+    "molecules": random_molecules,
 }
 
 
@@ -94,7 +104,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m compactff_md.training.bench", description=__doc__)
     parser.add_argument("part", nargs="?", default="all", choices=["all", *PARTS])
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder for tables and runs")
-    parser.add_argument("--minutes", type=float, help="of training each; 10 (aspirin), 6 (bakeoff)")
+    parser.add_argument("--minutes", type=float, help="of each; 10 (aspirin), 6 (bakeoff), 15 (molecules)")
     parser.add_argument(
         "--jobs", type=int, default=2, help="runs at a time, one core each, of those that train"
     )
@@ -102,6 +112,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--structure", type=Path, default=Path("openmm/aspirin.xyz"), help="for aspirin, ablation"
     )
+    parser.add_argument(
+        "--structures",
+        type=Path,
+        default=Path("validation/reports/organic_unseen.xyz"),
+        help="to draw molecules from",
+    )
+    parser.add_argument("--count", type=int, default=3, help="of molecules")
+    parser.add_argument("--seed", type=int, default=0, help="to draw molecules with")
     parser.add_argument("--calls", type=int, default=3000, help="of the teacher for each (ablation)")
     parser.add_argument("--steps", type=int, default=8000, help="of training each (ablation)")
     parser.add_argument("--time-ps", type=float, default=100.0, help="of NVE (aspirin)")

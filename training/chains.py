@@ -19,6 +19,7 @@ import numpy as np
 
 from compactff_md.files import atomic_write
 from compactff_md.teachers import create_teacher
+from compactff_md.training.asking import Asking, answered
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.labelling import (
     Label,
@@ -88,10 +89,14 @@ class Chain:
 
     def run(self, report: Report, time_limit_s: float | None = None) -> LabelCounts:
         """Make frames to the end, or until the time is over; ``report`` gets the number of frames so far."""
+        return answered(self.running(report, time_limit_s), self.mover)
+
+    def running(self, report: Report, time_limit_s: float | None = None) -> Asking[LabelCounts]:
+        """As :meth:`run`, asking for what moves the atoms, so that several can run side by side."""
         started = last_shard = time.monotonic()
         report(self.written)
         while not self.complete:
-            self._next_segment()
+            yield from self._next_segment()
             self.labeller.counts.check(self.config.max_failures)
             report(self.written + len(self.pending))
             now = time.monotonic()
@@ -115,7 +120,7 @@ class Chain:
             return self.segment >= len(self.spec.members)
         return self.written + len(self.pending) >= self.spec.frames
 
-    def _next_segment(self) -> None:
+    def _next_segment(self) -> Asking[None]:
         if self.spec.walk == "given":
             self._label_given(self.spec.members[self.segment])
         elif self.spec.walk == "rattle":
@@ -124,7 +129,7 @@ class Chain:
             self._displace()
         else:
             assert self.spec.temperature_K is not None
-            self._run_dynamics(self.spec.temperature_K)
+            yield from self._run_dynamics(self.spec.temperature_K)
         self.segment += 1
 
     def _rattle(self) -> None:
@@ -177,7 +182,7 @@ class Chain:
             return
         self.pending.append(labelled_atoms(atoms, label, **info))
 
-    def _run_dynamics(self, temperature_K: float) -> None:
+    def _run_dynamics(self, temperature_K: float) -> Asking[None]:
         """One stretch of the trajectory and the frames that it gives; tried again where the teacher fails."""
         counts, config = self.labeller.counts, self.config
         testing = self.spec.purpose != "train"
@@ -187,11 +192,12 @@ class Chain:
             counts.attempts += 1
             try:
                 if self.phase is None or attempt >= RESTART_AFTER:
-                    self.phase = self._thermal_start(temperature_K, rng, testing)
-                self.phase = self._langevin(self.phase, temperature_K, steps, rng)
+                    self.phase = yield from self._thermal_start(temperature_K, rng, testing)
+                self.phase = yield from self._langevin(self.phase, temperature_K, steps, rng)
                 break
-            except TeacherFailure:
+            except TeacherFailure as failure:
                 counts.failures += 1
+                counts.last_failure = str(failure)
                 counts.check(config.max_failures)
         else:
             raise TooManyFailuresError(
@@ -241,24 +247,27 @@ class Chain:
         rng = np.random.default_rng([*self.spec.seed, 1_000_003])
         return strained(atoms, random_strain(atoms.pbc, amount, rng))
 
-    def _thermal_start(self, temperature_K: float, rng: np.random.Generator, testing: bool) -> Phase:
+    def _thermal_start(self, temperature_K: float, rng: np.random.Generator, testing: bool) -> Asking[Phase]:
         """From the start structure, with twice the kinetic energy: it loses half of it to the potential."""
         self.atoms = self._start_atoms()
         velocities = thermal_velocities(sampling_masses(self.atoms, self.config), 2 * temperature_K, rng)
-        phase = Phase(self.atoms.positions.copy(), velocities, self.mover.label(self.atoms))
+        start = self.atoms.positions.copy()
+        label = yield self.atoms
+        phase = Phase(start, velocities, label)
         steps = self.spec.equilibration_steps
         if steps is None:
             steps = self.config.equilibration_steps if testing else 0
-        return self._langevin(phase, temperature_K, steps, rng)
+        return (yield from self._langevin(phase, temperature_K, steps, rng))
 
-    def _langevin(self, phase: Phase, temperature_K: float, steps: int, rng: np.random.Generator) -> Phase:
+    def _langevin(
+        self, phase: Phase, temperature_K: float, steps: int, rng: np.random.Generator
+    ) -> Asking[Phase]:
         return langevin(
             self.atoms,
             phase,
             temperature_K,
             steps,
             self.config,
-            self.mover,
             rng,
             self.spec.pressure_bar,
         )

@@ -10,6 +10,7 @@ import ase
 import numpy as np
 
 from compactff_md.errors import CompactFFError
+from compactff_md.training.asking import answered
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.labelling import Labeller, TeacherFailure
 from compactff_md.training.packing import decode_atoms, encode_atoms
@@ -71,7 +72,8 @@ def explore(
     try:
         phase = Phase(atoms.positions.copy(), start, labeller.label(atoms))
         for step in range(LOOK_STEPS, steps + 1, LOOK_STEPS):
-            phase = langevin(atoms, phase, temperature_K, LOOK_STEPS, config, labeller, rng)
+            work = langevin(atoms, phase, temperature_K, LOOK_STEPS, config, rng)
+            phase = answered(work, labeller)
             seen = Visited(_bare(atoms), score_of(labeller))
             if _exploded(seen, phase, config):
                 break

@@ -26,16 +26,17 @@ from compactff_md.training.config import DistillConfig
 from compactff_md.training.frames import Frame
 from compactff_md.training.labelling import write_frames
 from compactff_md.training.packing import decode_atoms, encode_atoms
-from compactff_md.training.planning import ChainSpec, Plan, plan_fields, plan_steps
+from compactff_md.training.planning import ChainSpec, Plan, PlannedChain, plan_fields, plan_steps
 from compactff_md.training.pool import Pool, TeacherPool, default_workers
 from compactff_md.training.progress import Reporter
 from compactff_md.training.steps import ConformersStep, MDStep, step_names
-from compactff_md.training.tasks import chain_task, relax_task
+from compactff_md.training.tasks import Task, chain_task, flock_task, relax_task
 
 LABELS_FILE = "labels.json"
 CLOCK_SECONDS = 5.0
 LABELLING_SHARE = 0.5  # of `minutes`
 FEWEST_FRAMES = 10
+FLOCK_ATOMS = 1200  # that a driver moves together
 SHORT_CHAIN = 3  # frames, of which one would be much to hold out
 
 
@@ -185,14 +186,8 @@ def _relax_all(
 
 def _run_chains(plan: Plan, pool: Pool, folder: Path, reporter: Reporter, clock: _Clock) -> dict[str, Any]:
     tasks = [
-        chain_task(
-            chain.spec,
-            plan.structures,
-            folder / chain.spec.name,
-            chain.config,
-            alone=len(plan.chains) == 1,
-        )
-        for chain in plan.chains
+        _task_of(flock, plan.structures, folder, alone=len(plan.chains) == 1)
+        for flock in _flocks(plan.chains, plan.structures)
     ]
     made = [0] * len(tasks)
     reporter.start("labelling", sum(chain.spec.frames for chain in plan.chains))
@@ -210,6 +205,29 @@ def _run_chains(plan: Plan, pool: Pool, folder: Path, reporter: Reporter, clock:
             totals[name] += value
     _report_losses(totals, reporter)
     return dict(totals)
+
+
+def _flocks(chains: list[PlannedChain], structures: dict[int, ase.Atoms]) -> list[list[PlannedChain]]:
+    """Chains in their order, those with a driver of small structures together: a student likes many atoms."""
+    flocks: list[list[PlannedChain]] = []
+    atoms = 0
+    for chain in chains:
+        size = len(structures[chain.spec.members[0]])
+        fits = bool(flocks) and flocks[-1][0].spec.driver == chain.spec.driver
+        if chain.spec.driver and fits and atoms + size <= FLOCK_ATOMS:
+            flocks[-1].append(chain)
+            atoms += size
+        else:
+            flocks.append([chain])
+            atoms = size
+    return flocks
+
+
+def _task_of(flock: list[PlannedChain], structures: dict[int, ase.Atoms], folder: Path, alone: bool) -> Task:
+    tasks = [
+        chain_task(chain.spec, structures, folder / chain.spec.name, chain.config, alone) for chain in flock
+    ]
+    return tasks[0] if len(tasks) == 1 else flock_task(tasks)
 
 
 def _report_losses(totals: dict[str, Any], reporter: Reporter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import ase.io
 import numpy as np
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from compactff_md.errors import CompactFFError
+from compactff_md.errors import CompactFFError, NotFiniteError
 from compactff_md.files import atomic_write
+from compactff_md.structure import Structure
 from compactff_md.teachers import Teacher
 from compactff_md.training.frames import PARTS_TOLERANCE_EV
 
@@ -111,6 +113,9 @@ class Labeller:
         self.counts.calls += 1
         try:
             label = self._ask(atoms)
+        except NotFiniteError as error:  # a student's
+            self._failed(str(error))
+            raise TeacherFailure(self.counts.last_failure) from error
         except CompactFFError:
             raise
         except Exception as error:  # whatever a third-party calculator raises
@@ -120,6 +125,27 @@ class Labeller:
             self._failed("energy, forces or stress are not finite")
             raise TeacherFailure(self.counts.last_failure)
         return label
+
+    def label_all(self, structures: Sequence[ase.Atoms]) -> list[Label | TeacherFailure]:
+        """Label several structures, by a student in one evaluation; failures stand in their places.
+
+        Labels that a student makes of several have no stress: periodic ones it makes one by one.
+        """
+        at_once = getattr(self.calculator, "energies_and_forces", None)
+        if at_once is None or len(structures) < 2 or any(atoms.pbc.all() for atoms in structures):
+            return [self._label_or_failure(atoms) for atoms in structures]
+        try:
+            energies, forces = at_once([Structure.from_ase(atoms) for atoms in structures])
+        except CompactFFError:  # whose it is shows one by one
+            return [self._label_or_failure(atoms) for atoms in structures]
+        self.counts.calls += len(structures)
+        return [Label(float(e), f, None) for e, f in zip(energies, forces, strict=True)]
+
+    def _label_or_failure(self, atoms: ase.Atoms) -> Label | TeacherFailure:
+        try:
+            return self.label(atoms)
+        except TeacherFailure as failure:
+            return failure
 
     def _ask(self, atoms: ase.Atoms) -> Label:
         atoms.calc = self.calculator

@@ -18,6 +18,7 @@ from ase.optimize import LBFGS
 
 from compactff_md.engines.cell_rescaling import log_volume_step
 from compactff_md.errors import CompactFFError
+from compactff_md.training.asking import Asking
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.labelling import Label, Labeller, TeacherFailure
 
@@ -74,11 +75,10 @@ def langevin(
     temperature_K: float,
     steps: int,
     config: SamplingConfig,
-    labeller: Labeller,
     rng: np.random.Generator,
     pressure_bar: float | None = None,
-) -> Phase:
-    """Move by Langevin dynamics, one teacher call a step; at constant pressure where one is given.
+) -> Asking[Phase]:
+    """Move by Langevin dynamics, asking for one label a step; at constant pressure where one is given.
 
     BAOAB splitting (Leimkuhler and Matthews, Appl. Math. Res. Express 2013, 34): its positions have the
     Boltzmann distribution to second order in the step, exactly so for harmonic forces.
@@ -86,7 +86,7 @@ def langevin(
     Raises
     ------
     TeacherFailure
-        If the teacher fails on the way.
+        If a label cannot be had.
     """
     masses = sampling_masses(atoms, config)[:, None]
     dt = config.timestep_fs * units.fs
@@ -103,7 +103,7 @@ def langevin(
             x = rescale(atoms, x, label, temperature_K, pressure_bar, config.timestep_fs, rng)
         x = x + 0.5 * dt * v
         atoms.positions = x
-        label = labeller.label(atoms)
+        label = yield atoms
         v = v + 0.5 * dt * label.forces_eV_per_A / masses
     return Phase(x, v, label, None if pressure_bar is None else atoms.cell.array.copy())
 

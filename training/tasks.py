@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import ase
 import numpy as np
 
+from compactff_md.training.asking import Asking, answered_together
 from compactff_md.training.chains import Chain
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.explore import explore
@@ -44,6 +47,11 @@ def chain_task(
     }
 
 
+def flock_task(chains: list[Task]) -> Task:
+    """Make several chains with the same driver side by side; the result is the sum of their counts."""
+    return {"kind": "flock", "chains": chains}
+
+
 def explore_task(
     atoms: ase.Atoms,
     temperature_K: float,
@@ -71,19 +79,38 @@ def perform(task: Task, labeller: Labeller, report: Callable[[int], None]) -> di
         return {"atoms": encode_atoms(relaxed)}
     if task["kind"] == "explore":
         return _explore(task, labeller, report)
+    chains = [(_chain(content, labeller), content["alone"]) for content in task.get("chains", [task])]
+    made = [0] * len(chains)
+
+    def running(k: int) -> Asking[LabelCounts]:
+        def count(frames: int) -> None:
+            made[k] = frames
+            report(sum(made))
+
+        return _running(*chains[k], labeller.totals, count, task.get("time_limit_s"))
+
+    total = LabelCounts()
+    for counts in answered_together([running(k) for k in range(len(chains))], chains[0][0].mover):
+        total.add(counts)
+    content = asdict(total)
+    del content["last_failure"]
+    return content
+
+
+def _chain(task: Task, labeller: Labeller) -> Chain:
+    """A chain whose failures are its own."""
     structures = {int(member): decode_atoms(atoms) for member, atoms in task["structures"].items()}
     config = SamplingConfig(**task["config"])
-    chain = Chain(ChainSpec(**task["spec"]), structures, Path(task["folder"]), config, labeller)
-    counts = _run(chain, task, labeller, report)
-    return {
-        "calls": counts.calls,
-        "attempts": counts.attempts,
-        "failures": counts.failures,
-        "rejected": counts.rejected,
-    }
+    return Chain(ChainSpec(**task["spec"]), structures, Path(task["folder"]), config, copy.copy(labeller))
 
 
-def _run(chain: Chain, task: Task, labeller: Labeller, report: Callable[[int], None]) -> LabelCounts:
+def _running(
+    chain: Chain,
+    alone: bool,
+    totals: LabelCounts,
+    report: Callable[[int], None],
+    time_limit_s: float | None,
+) -> Asking[LabelCounts]:
     """Run a chain; one of several that the teacher cannot do ends with what it has.
 
     Raises
@@ -91,18 +118,17 @@ def _run(chain: Chain, task: Task, labeller: Labeller, report: Callable[[int], N
     TooManyFailuresError
         If it is the only one, or the teacher fails on other chains as well.
     """
-    most = chain.config.max_failures
+    counts = chain.labeller.counts
     try:
-        counts = chain.run(report, task.get("time_limit_s"))
+        yield from chain.running(report, time_limit_s)
     except TooManyFailuresError:
-        counts = labeller.counts
-        labeller.totals.add(counts)
-        if task["alone"]:
+        totals.add(counts)
+        if alone:
             raise
-        labeller.totals.check(most, FAILED_CHAINS * FEWEST_FAILURES)
+        totals.check(chain.config.max_failures, FAILED_CHAINS * FEWEST_FAILURES)
         chain.give_up()
         return counts
-    labeller.totals.add(counts)
+    totals.add(counts)
     return counts
 
 

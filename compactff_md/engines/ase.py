@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from compactff_md.errors import CompactFFError
+from compactff_md.errors import CompactFFError, NotFiniteError
 from compactff_md.gradients import predict, predict_with_features
 from compactff_md.neighbours import NeighbourTable, joined, neighbour_table
 from compactff_md.structure import Structure
@@ -150,7 +150,7 @@ class StudentCalculator(Calculator):
 
 def _check_finite(energies: torch.Tensor, forces: torch.Tensor) -> None:
     if not (torch.isfinite(energies).all() and torch.isfinite(forces).all()):
-        raise CompactFFError(
+        raise NotFiniteError(
             "the student's energy or forces are not finite: atoms overlap, or the simulation ran away"
         )
 

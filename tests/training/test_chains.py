@@ -7,11 +7,12 @@ from ase.calculators.emt import EMT
 from ase.io import read
 
 from compactff_md.errors import CompactFFError
+from compactff_md.teachers import create_teacher
 from compactff_md.training.chains import Chain, shards_of
 from compactff_md.training.config import SamplingConfig, make_config
-from compactff_md.training.labelling import Labeller
+from compactff_md.training.labelling import Labeller, TeacherFailure
 from compactff_md.training.planning import ChainSpec
-from compactff_md.training.tasks import chain_task, perform
+from compactff_md.training.tasks import chain_task, flock_task, perform
 
 
 class KilledError(Exception):
@@ -246,3 +247,58 @@ def test_a_killed_chain_with_a_driver_goes_on(tmp_path, spec):
     run(tmp_path / "parts", driven, start, config)
     for one, other in zip(frames_of(tmp_path / "whole"), frames_of(tmp_path / "parts"), strict=True):
         np.testing.assert_allclose(one.positions, other.positions, atol=1e-10)
+
+
+STUDENT = "student:organic-ultra-tiny"
+FLOCK = ("CH3OH", "H2O", "CH3CH2OH")
+
+
+def flock_of(tmp_path, spec, config, names=FLOCK):
+    return [
+        chain_task(
+            spec.model_copy(update={"name": name, "driver": STUDENT, "frames": 3 + k}),
+            {0: molecule(name)},
+            tmp_path / name,
+            config,
+        )
+        for k, name in enumerate(names)
+    ]
+
+
+def test_chains_side_by_side_are_the_same_as_alone(tmp_path, spec):
+    labeller = Labeller(SimpleNamespace(name="test", settings={}, calculator=EMT))
+    config, seen = sampling(rattles=1), []
+    together = perform(flock_task(flock_of(tmp_path / "flock", spec, config)), labeller, seen.append)
+    alone = [perform(task, labeller, lambda n: None) for task in flock_of(tmp_path / "alone", spec, config)]
+    assert together == {name: sum(counts[name] for counts in alone) for name in together}
+    assert seen == sorted(seen) and seen[-1] == 3 + 4 + 5
+    for name in FLOCK:
+        for one, other in zip(
+            frames_of(tmp_path / "flock" / name), frames_of(tmp_path / "alone" / name), strict=True
+        ):
+            np.testing.assert_allclose(one.positions, other.positions, atol=1e-5)
+            np.testing.assert_allclose(one.get_forces(), other.get_forces(), atol=1e-3)
+
+
+def test_a_chain_that_fails_leaves_the_flock_alone(tmp_path, spec):
+    class Fragile(EMT):
+        def calculate(self, atoms=None, *arguments, **options):
+            if len(atoms) == 3:
+                raise RuntimeError("SCF not converged")
+            super().calculate(atoms, *arguments, **options)
+
+    labeller = Labeller(SimpleNamespace(name="test", settings={}, calculator=Fragile))
+    flock = flock_of(tmp_path, spec, sampling(rattles=0))
+    counts = perform(flock_task(flock), labeller, lambda n: None)
+    assert counts["failures"] >= 5
+    assert [len(frames_of(tmp_path / name)) for name in FLOCK] == [3, 0, 5]
+
+
+def test_a_driver_without_finite_forces_is_a_failure_of_its_chain(tmp_path):
+    labeller = Labeller(create_teacher(STUDENT))
+    good, bad = molecule("CH3OH"), molecule("CH3OH")
+    bad.positions[1] = bad.positions[0]
+    answers = labeller.label_all([good, bad, good])
+    assert isinstance(answers[1], TeacherFailure) and "not finite" in str(answers[1])
+    np.testing.assert_allclose(answers[0].forces_eV_per_A, answers[2].forces_eV_per_A, atol=1e-6)
+    assert labeller.counts.calls == 3

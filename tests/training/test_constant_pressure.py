@@ -8,6 +8,7 @@ from ase.calculators.calculator import Calculator
 
 from compactff_md.engines.cell_rescaling import log_volume_step
 from compactff_md.errors import CompactFFError
+from compactff_md.training.asking import answered
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.labelling import Labeller
 from compactff_md.training.sampling import Phase, langevin, rescale, thermal_velocities
@@ -54,10 +55,10 @@ def test_dynamics_at_constant_pressure_bring_their_cell_along():
     config = SamplingConfig()
     velocities = thermal_velocities(atoms.get_masses(), 300.0, rng)
     phase = Phase(atoms.positions.copy(), velocities, made.label(atoms))
-    phase = langevin(atoms, phase, 300.0, 20, config, made, rng, pressure_bar=1.0)
+    phase = answered(langevin(atoms, phase, 300.0, 20, config, rng, pressure_bar=1.0), made)
     assert phase.cell_A is not None and not np.allclose(phase.cell_A, 6 * np.eye(3))
     atoms.set_cell([1, 1, 1])
-    langevin(atoms, phase, 300.0, 0, config, made, rng, pressure_bar=1.0)
+    answered(langevin(atoms, phase, 300.0, 0, config, rng, pressure_bar=1.0), made)
     assert np.allclose(atoms.cell.array, phase.cell_A)
 
 

@@ -9,6 +9,7 @@ from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 
 from compactff_md.errors import CompactFFError
+from compactff_md.training.asking import answered
 from compactff_md.training.config import SamplingConfig, make_config
 from compactff_md.training.labelling import Labeller
 from compactff_md.training.planning import plan_chains
@@ -84,10 +85,10 @@ def test_langevin_has_the_temperature_of_a_harmonic_well():
     made = labeller(Springs)
     config = sampling(friction_per_fs=0.05)
     phase = Phase(atoms.positions, thermal_velocities(atoms.get_masses(), 300.0, rng), made.label(atoms))
-    phase = langevin(atoms, phase, 300.0, 100, config, made, rng)
+    phase = answered(langevin(atoms, phase, 300.0, 100, config, rng), made)
     squares = []
     for _ in range(100):
-        phase = langevin(atoms, phase, 300.0, 4, config, made, rng)
+        phase = answered(langevin(atoms, phase, 300.0, 4, config, rng), made)
         squares.append((phase.positions_A**2).mean())
     assert STIFFNESS * np.mean(squares) == pytest.approx(units.kB * 300.0, rel=0.1)
     assert made.counts.calls == 1 + 500
