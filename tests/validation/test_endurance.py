@@ -1,0 +1,121 @@
+import ase.io
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from ase.calculators.calculator import Calculator
+
+from compactff_md.errors import CompactFFError
+from compactff_md.structure import Structure
+from compactff_md.student import load
+from compactff_md.validation.endurance import (
+    apart,
+    endure,
+    first_breaks,
+    main,
+    markdown,
+    read_row,
+    watched_bonds,
+)
+from compactff_md.validation.engine_ase import ASEEngine
+from compactff_md.validation.stages import Stages
+from compactff_md.validation.task import Task
+
+STUDENT = "organic-ultra-tiny"
+NAMES = ("CH3CH2OH", "H2O", "CH3SH")
+
+
+class Nothing(Calculator):
+    """No forces: everything flies apart."""
+
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        super().calculate(atoms, properties, system_changes)
+        self.results = {"energy": 0.0, "forces": np.zeros((len(atoms), 3))}
+
+
+@pytest.fixture
+def together() -> Structure:
+    return Structure.from_ase(apart([molecule(name) for name in NAMES]))
+
+
+@pytest.fixture
+def calculator():
+    return load(STUDENT).ase_calculator(uncertainty=None)
+
+
+def task() -> Task:
+    return Task("nvt", 300.0, 0.5, steps=1, every=20, seed=1, equilibration_steps=20, friction_per_ps=1.0)
+
+
+def run(folder, structure, calculator, teacher=None, kelvin=300.0, time_ps=0.1):
+    with Stages(folder, {"student": "x"}) as stages:
+        engine = ASEEngine(calculator)
+        return endure(
+            "x",
+            structure,
+            stages,
+            task(kelvin),
+            engine=engine,
+            time_ps=time_ps,
+            drift_ps=0.2,
+            teacher=teacher,
+        )
+
+
+def test_molecules_on_the_lattice_do_not_feel_each_other(together, calculator):
+    energies = [calculator.get_potential_energy(molecule(name)) for name in NAMES]
+    assert calculator.get_potential_energy(together.to_ase()) == pytest.approx(sum(energies), abs=1e-4)
+    with pytest.raises(CompactFFError, match="one of them"):
+        apart([molecule("H2O"), bulk("Cu")])
+
+
+def test_bonds_of_an_ionic_crystal_are_those_between_nonmetals():
+    atoms = ase.io.read("validation/reports/argyrodite_unseen.xyz")
+    bonds = watched_bonds(Structure.from_ase(atoms))
+    assert len(bonds) == 4 * atoms.get_chemical_symbols().count("P")
+    for i, j in bonds:
+        assert sorted(atoms.symbols[[i, j]]) == ["P", "S"]
+
+
+def test_a_sound_student_keeps_its_bonds_and_goes_on_where_it_was(tmp_path, together, calculator):
+    row = run(tmp_path, together, calculator)
+    assert (row.molecules, row.breaks, row.failure) == (3, (), "")
+    assert row.time_ps == pytest.approx(0.1)
+    assert 100 < row.mean_K < 500
+    assert row.drift_low <= row.drift_meV_per_atom_ps <= row.drift_high
+    assert abs(row.drift_meV_per_atom_ps) < 1.0
+    # Whatever moves the atoms now: all that is asked for is there.
+    assert run(tmp_path, together, Nothing()) == row
+
+
+@pytest.mark.parametrize(("same", "breaks"), [(False, False), (True, True)])
+def test_where_a_bond_breaks_the_teacher_is_asked(tmp_path, together, calculator, same, breaks):
+    row = run(tmp_path, together, Nothing(), teacher=Nothing() if same else calculator, time_ps=0.2)
+    assert [b.formula for b in sorted(row.breaks, key=lambda b: b.molecule)] == ["C2H6O", "H2O", "CH4S"]
+    assert all(0.0 <= b.time_ps <= 0.2 for b in row.breaks)
+    assert {b.teacher for b in row.breaks} == {breaks}
+    assert f"{3 * breaks} of 3" in markdown([row])
+
+
+def test_the_first_frame_of_each_broken_bond_counts(tmp_path, together, calculator):
+    engine = ASEEngine(Nothing())
+    found = engine.run(together, Task("nve", 300.0, 0.5, 400, 40, 1))
+    bonds = watched_bonds(together)
+    vectors = found.positions_A[:, bonds[:, 1]] - found.positions_A[:, bonds[:, 0]]
+    lengths = np.linalg.norm(vectors, axis=2)
+    expected = {
+        b: f for b in range(len(bonds)) for f in [np.argmax(abs(lengths[:, b] - lengths[0, b]) > 0.5)] if f
+    }
+    assert first_breaks(found, bonds, lengths[0]) == expected and expected
+
+
+def test_the_command_writes_a_row_and_a_table(tmp_path, capsys):
+    ase.io.write(tmp_path / "two.xyz", [molecule("H2O"), molecule("CH3OH")])
+    words = [STUDENT, "--structures", tmp_path / "two.xyz", "--temperatures", 300, "--time-ps", 0.1]
+    words += ["--drift-ps", 0.1, "--engine", "ase", "--teacher", "none", "--out", tmp_path / "out"]
+    main([str(word) for word in words])
+    row = read_row(tmp_path / "out" / f"{STUDENT}-ase" / "300K.json")
+    assert (row.atoms, row.molecules, row.breaks) == (9, 2, ())
+    assert markdown([row]) in capsys.readouterr().out
+    assert (tmp_path / "out" / "endurance.md").read_text() == markdown([row])
