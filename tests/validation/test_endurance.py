@@ -48,18 +48,11 @@ def task() -> Task:
     return Task("nvt", 300.0, 0.5, steps=1, every=20, seed=1, equilibration_steps=20, friction_per_ps=1.0)
 
 
-def run(folder, structure, calculator, teacher=None, kelvin=300.0, time_ps=0.1):
+def run(folder, structure, calculator, teacher=None, time_ps=0.1):
+    lengths = {"time_ps": time_ps, "drift_ps": 0.2}
     with Stages(folder, {"student": "x"}) as stages:
-        engine = ASEEngine(calculator)
         return endure(
-            "x",
-            structure,
-            stages,
-            task(kelvin),
-            engine=engine,
-            time_ps=time_ps,
-            drift_ps=0.2,
-            teacher=teacher,
+            "x", structure, stages, task(), engine=ASEEngine(calculator), teacher=teacher, **lengths
         )
 
 
