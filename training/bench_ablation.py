@@ -20,6 +20,7 @@ from compactff_md.training.distill import distill
 
 SPACING_STEPS = 10
 KELVIN = (300.0, 600.0, 1000.0)
+DRIVER = "student:organic-ultra-tiny"
 USUAL = "dynamics, one rattled copy each"
 
 
@@ -41,6 +42,10 @@ def variants(calls: int) -> dict[str, dict[str, Any]]:
     def sampled(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
         return {"sampling": {"steps": steps}, **fields}
 
+    def driven(rattles: int) -> dict[str, Any]:
+        """A shipped student moves the atoms: a frame costs one call, and may be further from the last one."""
+        return {**dynamics(rattles), "driver": DRIVER, "frames": calls, "spacing_steps": 2 * SPACING_STEPS}
+
     usual = sampled(dynamics(1))
     beside = {
         "torsions": {"kind": "torsions", "count": calls // 5, "frames": calls // 10},
@@ -51,6 +56,8 @@ def variants(calls: int) -> dict[str, dict[str, Any]]:
         USUAL: usual,
         "dynamics alone": sampled(dynamics(0)),
         "three rattled copies each": sampled(dynamics(3)),
+        "dynamics of organic-ultra-tiny, one rattled copy each": sampled(driven(1)),
+        "dynamics of organic-ultra-tiny alone": sampled(driven(0)),
         "rattle walks alone": sampled({"kind": "rattle", "frames": calls}),
         "normal modes alone": sampled({"kind": "modes", "frames": calls, "temperatures_K": KELVIN}),
         **made,

@@ -94,7 +94,7 @@ def generate_labels(
         with open_pool(teacher, workers, folder, config.sampling.dask) as pool:
             relaxed = _relax_all(config, structures, pool, folder, reporter, clock)
             plan = _plan(config, relaxed, len(structures), teacher, folder, reporter)
-            totals = _run_chains(plan, pool, folder, reporter, clock)
+            totals = _run_chains(plan, pool, workers, folder, reporter, clock)
         _collect(config, plan, folder, out, {**totals, "seconds": clock.elapsed()})
     return read_labels(out)
 
@@ -184,10 +184,12 @@ def _relax_all(
     return {member: decode_atoms(known[member]) for member in needed}
 
 
-def _run_chains(plan: Plan, pool: Pool, folder: Path, reporter: Reporter, clock: _Clock) -> dict[str, Any]:
+def _run_chains(
+    plan: Plan, pool: Pool, workers: int, folder: Path, reporter: Reporter, clock: _Clock
+) -> dict[str, Any]:
     tasks = [
         _task_of(flock, plan.structures, folder, alone=len(plan.chains) == 1)
-        for flock in _flocks(plan.chains, plan.structures)
+        for flock in flocks(plan.chains, plan.structures, workers)
     ]
     made = [0] * len(tasks)
     reporter.start("labelling", sum(chain.spec.frames for chain in plan.chains))
@@ -207,20 +209,27 @@ def _run_chains(plan: Plan, pool: Pool, folder: Path, reporter: Reporter, clock:
     return dict(totals)
 
 
-def _flocks(chains: list[PlannedChain], structures: dict[int, ase.Atoms]) -> list[list[PlannedChain]]:
-    """Chains in their order, those with a driver of small structures together: a student likes many atoms."""
-    flocks: list[list[PlannedChain]] = []
+def flocks(
+    chains: list[PlannedChain], structures: dict[int, ase.Atoms], workers: int
+) -> list[list[PlannedChain]]:
+    """Chains in their order, those with a driver together: a student likes many atoms, up to a limit.
+
+    There are at least as many flocks as workers, where chains suffice.
+    """
+    sizes = [len(structures[chain.spec.members[0]]) for chain in chains]
+    driven = sum(size for chain, size in zip(chains, sizes, strict=True) if chain.spec.driver)
+    most = min(FLOCK_ATOMS, -(-driven // workers))
+    made: list[list[PlannedChain]] = []
     atoms = 0
-    for chain in chains:
-        size = len(structures[chain.spec.members[0]])
-        fits = bool(flocks) and flocks[-1][0].spec.driver == chain.spec.driver
-        if chain.spec.driver and fits and atoms + size <= FLOCK_ATOMS:
-            flocks[-1].append(chain)
+    for chain, size in zip(chains, sizes, strict=True):
+        fits = bool(made) and made[-1][0].spec.driver == chain.spec.driver and atoms + size <= most
+        if chain.spec.driver and fits:
+            made[-1].append(chain)
             atoms += size
         else:
-            flocks.append([chain])
+            made.append([chain])
             atoms = size
-    return flocks
+    return made
 
 
 def _task_of(flock: list[PlannedChain], structures: dict[int, ase.Atoms], folder: Path, alone: bool) -> Task:

@@ -1,10 +1,11 @@
 import pytest
+from ase import Atoms
 from ase.build import molecule
 
 from compactff_md.errors import CompactFFError
-from compactff_md.training.config import DistillConfig, make_config
-from compactff_md.training.generate import driver_versions, drop_copies, held_out
-from compactff_md.training.planning import ChainSpec
+from compactff_md.training.config import DistillConfig, SamplingConfig, make_config
+from compactff_md.training.generate import driver_versions, drop_copies, flocks, held_out
+from compactff_md.training.planning import ChainSpec, PlannedChain
 
 
 def test_copies_go_from_the_training_before_the_test():
@@ -47,3 +48,27 @@ def test_drivers_are_known_before_the_run_starts():
     step["driver"] = "student:nobody"
     with pytest.raises(CompactFFError, match="nobody"):
         driver_versions(make_config(DistillConfig, {"structures": "x", "sampling": {"steps": [step]}}))
+
+
+def planned(driver, member):
+    spec = ChainSpec(name="x", purpose="train", members=(member,), frames=3, seed=(0,), driver=driver)
+    return PlannedChain(spec, SamplingConfig())
+
+
+@pytest.mark.parametrize(
+    ("chains", "workers", "expected"),
+    [
+        ([(None, 9), (None, 9)], 2, [1, 1]),
+        ([("a", 9)] * 6, 2, [3, 3]),
+        ([("a", 9)] * 6, 1, [6]),
+        ([("a", 400)] * 7, 1, [3, 3, 1]),
+        ([("a", 9)] * 3, 8, [1, 1, 1]),
+        ([(None, 9), ("a", 9), ("a", 9), ("b", 9), ("a", 9)], 1, [1, 2, 1, 1]),
+    ],
+)
+def test_chains_with_the_same_driver_go_together_and_keep_every_worker_busy(chains, workers, expected):
+    plan = [planned(driver, k) for k, (driver, _) in enumerate(chains)]
+    structures = {k: Atoms(f"H{atoms}") for k, (_, atoms) in enumerate(chains)}
+    made = flocks(plan, structures, workers)
+    assert [len(flock) for flock in made] == expected
+    assert [chain for flock in made for chain in flock] == plan
