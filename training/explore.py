@@ -9,10 +9,9 @@ from typing import Any
 import ase
 import numpy as np
 
-from compactff_md.errors import CompactFFError
-from compactff_md.training.asking import answered
+from compactff_md.training.asking import Asking
 from compactff_md.training.config import SamplingConfig
-from compactff_md.training.labelling import Labeller, TeacherFailure
+from compactff_md.training.labelling import TeacherFailure
 from compactff_md.training.packing import decode_atoms, encode_atoms
 from compactff_md.training.sampling import (
     Phase,
@@ -52,15 +51,15 @@ def decode_visited(content: dict[str, Any]) -> Visited:
 
 def explore(
     atoms: ase.Atoms,
-    labeller: Labeller,
     temperature_K: float,
     steps: int,
     spacing_steps: int,
     config: SamplingConfig,
     rng: np.random.Generator,
-) -> list[Visited]:
-    """Run a student from a structure; frames every ``spacing_steps``, to the end or until it explodes.
+) -> Asking[list[Visited]]:
+    """Run a student, which answers, from a structure, to the end or until it explodes; see what it came to.
 
+    Frames are ``spacing_steps`` apart.
     A run has exploded where energy or forces are not finite, a force is three times what labels may have,
     atoms are closer than ``config.min_separation_A``, or the uncertainty is 20 times the usual one; the
     three frames before, five steps apart, are then in the result.
@@ -70,11 +69,12 @@ def explore(
     recent: deque[Visited] = deque(maxlen=KEPT_LOOKS)
     kept: list[Visited] = []
     try:
-        phase = Phase(atoms.positions.copy(), start, labeller.label(atoms))
+        origin = atoms.positions.copy()
+        label = yield atoms
+        phase = Phase(origin, start, label)
         for step in range(LOOK_STEPS, steps + 1, LOOK_STEPS):
-            work = langevin(atoms, phase, temperature_K, LOOK_STEPS, config, rng)
-            phase = answered(work, labeller)
-            seen = Visited(_bare(atoms), score_of(labeller))
+            phase = yield from langevin(atoms, phase, temperature_K, LOOK_STEPS, config, rng)
+            seen = Visited(_bare(atoms), phase.label.unsureness)
             if _exploded(seen, phase, config):
                 break
             recent.append(seen)
@@ -82,7 +82,7 @@ def explore(
                 kept.append(seen)
         else:
             return kept
-    except (CompactFFError, TeacherFailure):  # not finite
+    except TeacherFailure:  # not finite
         pass
     last = list(recent)[-3:]
     return [v for v in kept if not any(v is w for w in last)] + [
@@ -92,15 +92,6 @@ def explore(
 
 def _bare(atoms: ase.Atoms) -> ase.Atoms:
     return ase.Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
-
-
-def score_of(labeller: Labeller) -> float:
-    """Largest uncertainty of the last structure over the usual one."""
-    told = labeller.calculator.results.get("uncertainties")
-    measure = getattr(labeller.calculator, "uncertainty", None)
-    if told is None or measure is None:
-        return 0.0
-    return float(np.max(told) / float(measure.usual_eV_per_A))
 
 
 def _exploded(seen: Visited, phase: Phase, config: SamplingConfig) -> bool:

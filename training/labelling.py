@@ -31,13 +31,14 @@ class Label:
     """What the teacher says of one structure.
 
     Forces have shape (N, 3), stress (3, 3) or None; energies of atoms (N,), which add up to the energy, or
-    None.
+    None. ``unsureness`` is the largest uncertainty of an atom over what is usual, 0 where none is told.
     """
 
     energy_eV: float
     forces_eV_per_A: np.ndarray
     stress_eV_per_A3: np.ndarray | None
     atom_energies_eV: np.ndarray | None = None
+    unsureness: float = 0.0
 
     @property
     def max_force_eV_per_A(self) -> float:
@@ -112,8 +113,10 @@ class Labeller:
         """
         self.counts.calls += 1
         try:
+            if not np.isfinite(atoms.positions).all():
+                raise NotFiniteError("positions are not finite: the dynamics ran away")
             label = self._ask(atoms)
-        except NotFiniteError as error:  # a student's
+        except NotFiniteError as error:
             self._failed(str(error))
             raise TeacherFailure(self.counts.last_failure) from error
         except CompactFFError:
@@ -131,15 +134,18 @@ class Labeller:
 
         Labels that a student makes of several have no stress: periodic ones it makes one by one.
         """
-        at_once = getattr(self.calculator, "energies_and_forces", None)
+        at_once = getattr(self.calculator, "evaluate_all", None)
         if at_once is None or len(structures) < 2 or any(atoms.pbc.all() for atoms in structures):
             return [self._label_or_failure(atoms) for atoms in structures]
         try:
-            energies, forces = at_once([Structure.from_ase(atoms) for atoms in structures])
+            found = at_once([Structure.from_ase(atoms) for atoms in structures])
         except CompactFFError:  # whose it is shows one by one
             return [self._label_or_failure(atoms) for atoms in structures]
         self.counts.calls += len(structures)
-        return [Label(float(e), f, None) for e, f in zip(energies, forces, strict=True)]
+        return [
+            Label(energy, forces, None, unsureness=self._unsureness(errors))
+            for energy, forces, errors in found
+        ]
 
     def _label_or_failure(self, atoms: ase.Atoms) -> Label | TeacherFailure:
         try:
@@ -158,7 +164,15 @@ class Labeller:
             stress = None
             if atoms.pbc.all() and "stress" in self.calculator.implemented_properties:
                 stress = np.array(atoms.get_stress(voigt=False))
-        return Label(energy, forces, stress, _parts_of(energy, self.calculator.results.get("energies")))
+        results = self.calculator.results
+        unsureness = self._unsureness(results.get("uncertainties"))
+        return Label(energy, forces, stress, _parts_of(energy, results.get("energies")), unsureness)
+
+    def _unsureness(self, errors_eV_per_A: Any) -> float:
+        measure = getattr(self.calculator, "uncertainty", None)
+        if errors_eV_per_A is None or measure is None:
+            return 0.0
+        return float(np.max(errors_eV_per_A) / float(measure.usual_eV_per_A))
 
     def _failed(self, reason: str) -> None:
         self.counts.last_failure = " ".join(reason.split())[:300]

@@ -42,6 +42,7 @@ STUDENT_FILE = "student.safetensors"
 VISITED_FILE = "visited.json"
 LABELLED_FILE = "labelled.xyz"
 FEWEST_FRAMES_A_CHAIN = 25
+RUNS_TOGETHER = 50  # of a student, in one evaluation
 SENSIBLE_SHARE = 0.5  # of the deviation of energies that the checks of the data allow
 
 OpenPool = Callable[[Teacher, int, Path], Pool]
@@ -152,30 +153,30 @@ def _explore(
         rng = np.random.default_rng([config.seed, 61, index])
         members = rng.permutation(np.resize(np.arange(len(starts)), rounds.trajectories))
         plain = config.sampling.model_copy(update={"steps": ()})
-        tasks = [
-            explore_task(
-                starts[int(member)],
-                temperatures[k % len(temperatures)],
-                rounds.steps,
-                rounds.spacing_steps,
-                plain,
-                (config.seed, 62, index, k),
-            )
+        runs = [
+            (starts[int(member)], temperatures[k % len(temperatures)], (config.seed, 62, index, k))
             for k, member in enumerate(members)
         ]
         # A student of tens of atoms runs as fast on the CPU, and workers may share one GPU badly.
         student = create_teacher(f"student:{folder / STUDENT_FILE}", device="cpu")
-        reporter.start(f"round {index + 1}: student runs", len(tasks))
-        done: set[int] = set()
+        workers = config.sampling.n_workers or default_workers(student)
+        parts = np.array_split(
+            np.arange(len(runs)), max(min(workers, len(runs)), -(-len(runs) // RUNS_TOGETHER))
+        )
+        tasks = [
+            explore_task([runs[k] for k in part], rounds.steps, rounds.spacing_steps, plain) for part in parts
+        ]
+        reporter.start(f"round {index + 1}: student runs", len(runs))
+        done = [0] * len(tasks)
 
-        def on_frames(task: int, frames: int) -> None:
-            done.add(task)
-            reporter.update(len(done))
+        def on_frames(task: int, ended: int) -> None:
+            done[task] = ended
+            reporter.update(sum(done))
 
-        with TeacherPool(student, config.sampling.n_workers or default_workers(student), folder) as pool:
+        with TeacherPool(student, workers, folder) as pool:
             results = pool.run(tasks, on_frames)
         reporter.finish()
-        write_json(path, [result["visited"] for result in results])
+        write_json(path, [run for result in results for run in result["visited"]])
     content = json.loads(path.read_text(encoding="utf-8"))
     return [[decode_visited(frame) for frame in run] for run in content]
 

@@ -14,13 +14,14 @@ import numpy as np
 from compactff_md.training.asking import Asking, answered_together
 from compactff_md.training.chains import Chain
 from compactff_md.training.config import SamplingConfig
-from compactff_md.training.explore import explore
+from compactff_md.training.explore import Visited, explore
 from compactff_md.training.labelling import FEWEST_FAILURES, LabelCounts, Labeller, TooManyFailuresError
 from compactff_md.training.packing import decode_atoms, encode_atoms
 from compactff_md.training.planning import ChainSpec
 from compactff_md.training.sampling import relax
 
 Task = dict[str, Any]
+Run = tuple[ase.Atoms, float, tuple[int, ...]]
 FAILED_CHAINS = 4  # that one process gives up before the run does
 
 
@@ -52,23 +53,20 @@ def flock_task(chains: list[Task]) -> Task:
     return {"kind": "flock", "chains": chains}
 
 
-def explore_task(
-    atoms: ase.Atoms,
-    temperature_K: float,
-    steps: int,
-    spacing_steps: int,
-    config: SamplingConfig,
-    seed: tuple[int, ...],
-) -> Task:
-    """Run a student from a structure; the result is ``{"visited": [...]}``."""
+def explore_task(runs: list[Run], steps: int, spacing_steps: int, config: SamplingConfig) -> Task:
+    """Let a student run from several structures side by side; a run is one, a temperature in K and a seed.
+
+    The result is ``{"visited": [...]}`` with a list of frames for each run.
+    """
     return {
         "kind": "explore",
-        "atoms": encode_atoms(atoms),
-        "temperature_K": temperature_K,
+        "runs": [
+            {"atoms": encode_atoms(atoms), "temperature_K": kelvin, "seed": list(seed)}
+            for atoms, kelvin, seed in runs
+        ],
         "steps": steps,
         "spacing_steps": spacing_steps,
         "config": config.model_dump(mode="json"),
-        "seed": list(seed),
     }
 
 
@@ -133,14 +131,16 @@ def _running(
 
 
 def _explore(task: Task, labeller: Labeller, report: Callable[[int], None]) -> dict[str, Any]:
-    visited = explore(
-        decode_atoms(task["atoms"]),
-        labeller,
-        task["temperature_K"],
-        task["steps"],
-        task["spacing_steps"],
-        SamplingConfig(**task["config"]),
-        np.random.default_rng(task["seed"]),
-    )
-    report(len(visited))
-    return {"visited": [frame.encoded() for frame in visited]}
+    config, done = SamplingConfig(**task["config"]), 0
+
+    def exploring(run: dict[str, Any]) -> Asking[list[Visited]]:
+        nonlocal done
+        atoms, rng = decode_atoms(run["atoms"]), np.random.default_rng(run["seed"])
+        steps = task["steps"], task["spacing_steps"]
+        visited = yield from explore(atoms, run["temperature_K"], *steps, config, rng)
+        done += 1
+        report(done)
+        return visited
+
+    runs = answered_together([exploring(run) for run in task["runs"]], labeller)
+    return {"visited": [[frame.encoded() for frame in visited] for visited in runs]}

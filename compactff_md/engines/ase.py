@@ -89,7 +89,7 @@ class StudentCalculator(Calculator):
         structure = Structure.from_ase(cast(Atoms, self.atoms))  # super() put a copy there
         table, species = self._tables.of(structure, self.network)
         positions = torch.tensor(structure.positions_A, device=self.device)
-        energies, forces, virial, errors = self._predict(positions, table, species)
+        energies, forces, virial, errors = self._predict(positions, table, species, self.uncertainty)
         _check_finite(energies, forces)
         self.results = {
             "energy": float(energies.sum()),
@@ -123,29 +123,55 @@ class StudentCalculator(Calculator):
         CompactFFError
             Where an element is unknown to the student, or a result is not finite.
         """
-        energies: list[float] = []
-        forces: list[np.ndarray] = []
+        found = list(self._evaluations(structures, None))
+        return np.array([energy for energy, _, _ in found]), [forces for _, forces, _ in found]
+
+    def evaluate_all(
+        self, structures: Sequence[Structure]
+    ) -> list[tuple[float, np.ndarray, np.ndarray | None]]:
+        """As :meth:`energies_and_forces`, with what ``results["uncertainties"]`` would be.
+
+        Returns
+        -------
+        evaluations
+            Of each structure its energy in eV, forces in eV/A, shape (N, 3), and the force errors to expect
+            in eV/A, shape (N,), or None where nothing tells them.
+        """
+        return list(self._evaluations(structures, self.uncertainty))
+
+    def _evaluations(
+        self, structures: Sequence[Structure], uncertainty: Uncertainty | None
+    ) -> Iterator[tuple[float, np.ndarray, np.ndarray | None]]:
         for few in _portions(structures, ROWS_AT_ONCE):
             table = joined([neighbour_table(structure, self.network.cutoff_A) for structure in few])
             table = NeighbourTable(table.neighbours.to(self.device), table.offsets_A.to(self.device))
             numbers = torch.from_numpy(np.concatenate([structure.numbers for structure in few]))
             positions = torch.from_numpy(np.concatenate([structure.positions_A for structure in few]))
             species = self.network.species_of(numbers.to(self.device))
-            of_atoms, on_atoms, _ = predict(self.network, positions.to(self.device), table, species)
-            _check_finite(of_atoms, on_atoms)
+            energies, forces, _, errors = self._predict(
+                positions.to(self.device), table, species, uncertainty
+            )
+            _check_finite(energies, forces)
             ends = np.cumsum([len(structure) for structure in few])[:-1].tolist()
-            energies += [float(part.sum()) for part in of_atoms.cpu().tensor_split(ends)]
-            forces += np.split(on_atoms.double().cpu().numpy(), ends)
-        return np.array(energies), forces
+            totals = [float(part.sum()) for part in energies.cpu().tensor_split(ends)]
+            on_atoms = np.split(forces.double().cpu().numpy(), ends)
+            of_atoms: Sequence[np.ndarray | None] = [None] * len(few)
+            if errors is not None:
+                of_atoms = np.split(errors.double().cpu().numpy(), ends)
+            yield from zip(totals, on_atoms, of_atoms, strict=True)
 
     def _predict(
-        self, positions: torch.Tensor, table: NeighbourTable, species: torch.Tensor
+        self,
+        positions: torch.Tensor,
+        table: NeighbourTable,
+        species: torch.Tensor,
+        uncertainty: Uncertainty | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        if self.uncertainty is None:
+        if uncertainty is None:
             return (*predict(self.network, positions, table, species), None)
         energies, forces, virial, features = predict_with_features(self.network, positions, table, species)
         with torch.no_grad():
-            return energies, forces, virial, self.uncertainty(features, species)
+            return energies, forces, virial, uncertainty(features, species)
 
 
 def _check_finite(energies: torch.Tensor, forces: torch.Tensor) -> None:

@@ -6,14 +6,17 @@ from ase.build import molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from compactff_md.errors import CompactFFError
+from compactff_md.errors import NotFiniteError
 from compactff_md.structure import Structure
+from compactff_md.teachers import create_teacher
+from compactff_md.training.asking import answered
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.explore import Visited, decode_visited, explore
 from compactff_md.training.frames import Frame, LabelledSet
 from compactff_md.training.labelling import Labeller
 from compactff_md.training.packing import decode_atoms
 from compactff_md.training.rounds import choose, sensible
+from compactff_md.training.tasks import explore_task, perform
 
 
 class Unsure(EMT):
@@ -26,7 +29,7 @@ class Unsure(EMT):
         super().calculate(atoms, properties, system_changes)
         self.calls = getattr(self, "calls", 0) + 1
         if self.calls > self.fails_after:
-            raise CompactFFError("the student's energy or forces are not finite")
+            raise NotFiniteError("the student's energy or forces are not finite")
         self.results["uncertainties"] = np.full(len(atoms), 0.5)
 
 
@@ -38,7 +41,7 @@ def visited(calculator, steps=100, **fields):
     labeller = Labeller(SimpleNamespace(name="student", settings={}, calculator=calculator))
     config = SamplingConfig(**fields)
     rng = np.random.default_rng(0)
-    return explore(molecule("CH3OH"), labeller, 300.0, steps, 20, config, rng)
+    return answered(explore(molecule("CH3OH"), 300.0, steps, 20, config, rng), labeller)
 
 
 def test_a_calm_run_gives_frames_at_its_spacing():
@@ -86,3 +89,18 @@ def test_frames_far_above_the_known_energies_are_left_out():
         frames.append(atoms)
     assert sensible(frames, known, 0.5) == frames[:1]
     assert len(sensible(frames, LabelledSet(()), 0.5)) == 2
+
+
+def test_runs_side_by_side_are_the_same_as_alone():
+    student = create_teacher("student:organic-ultra-tiny")
+    config = SamplingConfig()
+    runs = [(molecule(name), 300.0 * (k + 1), (7, k)) for k, name in enumerate(("CH3OH", "H2O", "CH3CHO"))]
+    ended: list[int] = []
+    together = perform(explore_task(runs, 40, 20, config), Labeller(student), ended.append)["visited"]
+    assert ended == [1, 2, 3]
+    for run, visited_together in zip(runs, together, strict=True):
+        [alone] = perform(explore_task([run], 40, 20, config), Labeller(student), print)["visited"]
+        assert len(alone) == len(visited_together) == 2
+        for one, other in zip(map(decode_visited, alone), map(decode_visited, visited_together), strict=True):
+            assert np.allclose(one.atoms.positions, other.atoms.positions, atol=1e-5)
+            assert one.score > 0 and np.isclose(one.score, other.score, rtol=1e-3)
