@@ -18,7 +18,8 @@ from compactff_md.training.steps import AnyStep, ConformersStep, step_names
 Model = TypeVar("Model", bound=BaseModel)
 DEFAULT_STEPS = 20_000
 # Of the sampling: what a recipe with steps says in its steps, and in those for the test.
-PLAIN_FIELDS = ("mode", "frames", "temperatures_K", "trajectories", "spacing_steps", "rattles")
+PLAIN_FIELDS = ("mode", "frames", "temperatures_K", "trajectories", "spacing_steps", "rattles", "driver")
+TEACHER = "teacher"  # as the driver
 TEST_FIELDS = ("test_temperatures_K", "test_frames", "test_spacing_steps")
 
 
@@ -147,6 +148,11 @@ class SamplingConfig(BaseModel):
         Labelled frames for training and validation, over all structures and temperatures together.
     valid_fraction
         Part of each trajectory, at its end, that is held out for validation.
+    driver
+        What moves the atoms in the dynamics for training, while the teacher labels the frames that are kept:
+        a name as of teachers, such as "student:organic-tiny", or "teacher" for the teacher itself. None: a
+        shipped student that knows the elements and agrees with the teacher on some rattled structures
+        (:mod:`compactff_md.training.drivers`), else the teacher.
     temperatures_K, test_temperatures_K
         Of the trajectories for training, and of the independent ones for the test.
     trajectories
@@ -175,8 +181,8 @@ class SamplingConfig(BaseModel):
         Largest fraction of labels that the teacher may fail on.
     steps
         What to sample step by step (:mod:`compactff_md.training.steps`), in the place of ``mode``,
-        ``frames``, ``temperatures_K``, ``trajectories``, ``spacing_steps`` and ``rattles``. Without a step
-        for the test, the given structures are tested as without steps.
+        ``frames``, ``temperatures_K``, ``trajectories``, ``spacing_steps``, ``rattles`` and ``driver``.
+        Without a step for the test, the given structures are tested as without steps.
     dask
         Address of a dask scheduler that does the work, such as ``tcp://host:8786``, or "local" for one of
         its own here; None: processes of this machine. All must see the out folder under the same path.
@@ -185,6 +191,7 @@ class SamplingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mode: Literal["md", "given"] = "md"
+    driver: str | None = None
     frames: int = Field(1600, ge=4)
     valid_fraction: float = Field(0.05, gt=0, lt=0.5)
     temperatures_K: tuple[float, ...] = (300.0, 600.0, 1000.0)

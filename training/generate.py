@@ -22,7 +22,8 @@ from compactff_md.teachers import Teacher, create_teacher
 from compactff_md.training.chains import shards_of
 from compactff_md.training.checks import structure_key
 from compactff_md.training.cluster import ClusterPool
-from compactff_md.training.config import DistillConfig
+from compactff_md.training.config import TEACHER, DistillConfig
+from compactff_md.training.drivers import settled_driver
 from compactff_md.training.frames import Frame
 from compactff_md.training.labelling import write_frames
 from compactff_md.training.packing import decode_atoms, encode_atoms
@@ -93,14 +94,18 @@ def generate_labels(
         workers = config.sampling.n_workers or default_workers(teacher)
         with open_pool(teacher, workers, folder, config.sampling.dask) as pool:
             relaxed = _relax_all(config, structures, pool, folder, reporter, clock)
-            plan = _plan(config, relaxed, len(structures), teacher, folder, reporter)
+            driver = settled_driver(config, list(relaxed.values()), teacher, folder, reporter)
+            plan = _plan(config, driver.name, relaxed, len(structures), teacher, folder, reporter)
             totals = _run_chains(plan, pool, workers, folder, reporter, clock)
-        _collect(config, plan, folder, out, {**totals, "seconds": clock.elapsed()})
+        totals["calls"] += driver.calls
+        about = {"seconds": clock.elapsed(), "driver": driver.name}
+        _collect(config, plan, folder, out, {**totals, **about})
     return read_labels(out)
 
 
 def _plan(
     config: DistillConfig,
+    driver: str | None,
     structures: dict[int, ase.Atoms],
     num_given: int,
     teacher: Teacher,
@@ -109,7 +114,8 @@ def _plan(
 ) -> Plan:
     """Chains and their structures; those that steps made are checked as the given ones were."""
     if not config.sampling.steps:
-        return plan_fields(structures, num_given, config.sampling, config.seed)
+        sampling = config.sampling.model_copy(update={"driver": driver})
+        return plan_fields(structures, num_given, sampling, config.seed)
     plan = plan_steps(structures, config.sampling, config.seed, folder, reporter)
     for index in sorted(plan.structures.keys() - structures.keys()):
         teacher.check(plan.structures[index], f"structure {index}, made by a step")
@@ -364,6 +370,8 @@ def driver_versions(config: DistillConfig) -> dict[str, str]:
         As :func:`compactff_md.teachers.create_teacher`.
     """
     names = {step.driver for step in config.sampling.steps if isinstance(step, MDStep) and step.driver}
+    if config.sampling.driver not in (None, TEACHER):
+        names.add(config.sampling.driver)
     return {f"driver_{name}": create_teacher(name).version for name in sorted(names)}
 
 

@@ -97,6 +97,7 @@ def _plan_training(
                     seed=(seed, 2, structure, k),
                     temperature_K=temperature,
                     strained=k >= len(temperatures) or each == 1,
+                    driver=config.driver,
                 )
             )
     return [spec for spec in specs if spec.frames > 0]

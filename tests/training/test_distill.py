@@ -86,6 +86,9 @@ def test_from_a_structure_to_a_student(config, tmp_path):
         metrics["errors"][f"test_{t}K"]["frames"] for t in (300, 600)
     )
     assert metrics["labels"]["failures"] == 0
+    assert metrics["labels"]["driver"] == "student:organic-ultra-tiny"
+    # One a frame, some to choose what moves the atoms, and the dynamics of the tests.
+    assert 60 < metrics["labels"]["calls"] <= 60 + 12 + 2 * (1 + 10 + 5 * 10)
     assert read_config(DistillConfig, result.recipe).sampling.frames == 60
 
 
