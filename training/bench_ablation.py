@@ -42,15 +42,17 @@ def variants(calls: int) -> dict[str, dict[str, Any]]:
     def sampled(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
         return {"sampling": {"steps": steps}, **fields}
 
-    def driven(rattles: int) -> dict[str, Any]:
+    def driven(rattles: int, share: float = 1.0) -> dict[str, Any]:
         """A shipped student moves the atoms: a frame costs one call, and may be further from the last one."""
-        return {**dynamics(rattles), "driver": DRIVER, "frames": calls, "spacing_steps": 2 * SPACING_STEPS}
+        frames, spacing = round(share * calls), 2 * SPACING_STEPS
+        return {**dynamics(rattles), "driver": DRIVER, "frames": frames, "spacing_steps": spacing}
 
     usual = sampled(dynamics(1))
     beside = {
         "torsions": {"kind": "torsions", "count": calls // 5, "frames": calls // 10},
         "contacts": {"kind": "contacts", "count": calls // 5, "frames": calls // 10},
     }
+    a_round = {"most": 1, "labels": calls // 4, "training_share": 0.25}
     made = {f"and a tenth of {name}": sampled(dynamics(1, 0.9), step) for name, step in beside.items()}
     return {
         USUAL: usual,
@@ -61,13 +63,13 @@ def variants(calls: int) -> dict[str, dict[str, Any]]:
         "rattle walks alone": sampled({"kind": "rattle", "frames": calls}),
         "normal modes alone": sampled({"kind": "modes", "frames": calls, "temperatures_K": KELVIN}),
         **made,
-        "and a quarter in a round of the student's": sampled(
-            dynamics(1, 0.75), rounds={"most": 1, "labels": calls // 4, "training_share": 0.25}
-        ),
+        "and a quarter in a round of the student's": sampled(dynamics(1, 0.75), rounds=a_round),
         "and energies of atoms, weight 1": {**usual, "atom_energies_weight": 1.0},
         "and energies of atoms, weight 0.1": {**usual, "atom_energies_weight": 0.1},
         "by one interaction (moments-local)": {**usual, "architecture": "moments-local"},
         "by PaiNN": {**usual, "architecture": "painn"},
+        "dynamics of organic-ultra-tiny and a quarter in a round": sampled(driven(0, 0.75), rounds=a_round),
+        "the first with another seed": {**usual, "seed": 1},
     }
 
 
