@@ -56,13 +56,9 @@ def text(name: str, metadata: StudentMetadata, metrics: dict[str, Any], about: s
         f"{metadata.num_interactions} interactions, for {', '.join(metadata.elements)}. "
         f"Teacher: {teacher.get('name')} ({teacher.get('version')}). "
         f"{metadata.data['train']:,} frames to learn from, {training['steps']:,} steps"
-        + (f", going on from an earlier {start}." if start else "."),
+        + (f", going on from {_of_start(start)}." if start else "."),
         "",
-        about.strip()
-        .replace("NAME", name)
-        .replace("SIZE", str(metadata.size))
-        .replace("STEPS", str(training["steps"]))
-        .replace(" START", f" --start-from {start}" if start else ""),
+        about.strip().replace("NAME", name).replace("SIZE", str(metadata.size)),
         "",
         "## Errors on frames that the training did not see",
         "",
@@ -79,6 +75,11 @@ def text(name: str, metadata: StudentMetadata, metrics: dict[str, Any], about: s
         )
     lines += ["", *_stresses(tests), *_by_element(tests), "", *_uncertainty(metrics)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _of_start(start: str) -> str:
+    """What a training began with: a student of the package as it was then, or the file of another run."""
+    return "the student of an earlier run" if Path(start).suffix else f"an earlier {start}"
 
 
 def _readable(key: str) -> str:

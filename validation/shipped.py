@@ -12,8 +12,10 @@ from pathlib import Path
 
 from compactff_md.errors import CompactFFError
 from compactff_md.files import write_text
+from compactff_md.student import SHIPPED, load
 from compactff_md.validation.panel import VERDICTS, panel, title
 from compactff_md.validation.report import REPORT_JSON, Report, read_report
+from compactff_md.validation.subject import fingerprint
 
 # What two reports have in common of which one goes on with further systems.
 CONDITIONS = ("student", "teacher", "engine", "settings", "thresholds", "suite")
@@ -40,9 +42,20 @@ def markdown(name: str, report: Report) -> str:
         f"{report.facts.get('engine', '')} at {kelvin} K, suite {report.facts.get('suite', '')}: {counts}. "
         f"Made by `{report.facts.get('command', '')}`.",
         "",
+        *_earlier(report),
         *(_of_one(report) if len(systems) == 1 else _of_many(report, systems)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _earlier(report: Report) -> list[str]:
+    """A warning where the package has another student of that name now."""
+    student = report.facts.get("student", {})
+    name = student.get("name", "")
+    if name not in SHIPPED or fingerprint(load(name).network) == student.get("sha256"):
+        return []
+    created = str(student.get("created", "")).split("T")[0]
+    return [f"**Of the `{name}` of {created}**: the one in the package is newer, and was not tested so.", ""]
 
 
 def _of_many(report: Report, systems: Collection[str]) -> list[str]:

@@ -13,6 +13,7 @@ from ase import Atoms
 
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
+from compactff_md.student import load
 from compactff_md.validation import shipped
 from compactff_md.validation.comparison import Candidate, write_comparison
 from compactff_md.validation.outcome import Section, judge
@@ -21,6 +22,7 @@ from compactff_md.validation.report import Report, command_line, read_report, wr
 from compactff_md.validation.run import load_run, save_run
 from compactff_md.validation.settings import SECTIONS, suite_settings
 from compactff_md.validation.stages import Stages
+from compactff_md.validation.subject import fingerprint
 from compactff_md.validation.suite import Assignment, group, validate
 from compactff_md.validation.thresholds import Threshold, Thresholds
 from compactff_md.validation.trajectories import analyse, read_trajectory
@@ -139,6 +141,14 @@ class TestValidate:
         judged = [finding for finding in report.findings if finding.verdict != "info"]
         assert "1 system against" in page and page.count("\n| ") == len(judged) + 1
         assert page.count("**fail**") == report.count("fail") > 0
+
+    def test_a_report_of_an_earlier_student_of_the_package_says_so(self):
+        name = "organic-ultra-tiny"
+        student = {"name": name, "created": "2026-01-02T03:04:05+00:00"}
+        for weights, warned in ((fingerprint(load(name).network), False), ("0" * 64, True)):
+            facts = {"systems": {"C2O2": {}}, "student": {**student, "sha256": weights}}
+            page = shipped.markdown(name, Report(name, {}, facts))
+            assert (f"**Of the `{name}` of 2026-01-02**" in page) == warned
 
     def test_no_page_without_systems(self, tmp_path):
         (tmp_path / "run").mkdir()
