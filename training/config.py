@@ -20,6 +20,8 @@ DEFAULT_STEPS = 20_000
 # Of the sampling: what a recipe with steps says in its steps, and in those for the test.
 PLAIN_FIELDS = ("mode", "frames", "temperatures_K", "trajectories", "spacing_steps", "rattles", "driver")
 TEACHER = "teacher"  # as the driver
+# Frames where none are asked for: moved by the teacher, with a call for every step, and by a student.
+TEACHER_FRAMES, DRIVEN_FRAMES = 1600, 4800
 TEST_FIELDS = ("test_temperatures_K", "test_frames", "test_spacing_steps")
 
 
@@ -145,7 +147,8 @@ class SamplingConfig(BaseModel):
         "md": Langevin dynamics with the teacher from each given structure, rattled copies beside it;
         "given": the given structures as they are, no others.
     frames
-        Labelled frames for training and validation, over all structures and temperatures together.
+        Labelled frames for training and validation, over all structures and temperatures together. None:
+        1,600; 4,800 where a student moves the atoms, so that a frame costs one call.
     valid_fraction
         Part of each trajectory, at its end, that is held out for validation.
     driver
@@ -192,7 +195,7 @@ class SamplingConfig(BaseModel):
 
     mode: Literal["md", "given"] = "md"
     driver: str | None = None
-    frames: int = Field(1600, ge=4)
+    frames: int | None = Field(None, ge=4)
     valid_fraction: float = Field(0.05, gt=0, lt=0.5)
     temperatures_K: tuple[float, ...] = (300.0, 600.0, 1000.0)
     test_temperatures_K: tuple[float, ...] = (300.0, 600.0)
@@ -215,6 +218,13 @@ class SamplingConfig(BaseModel):
     shard_seconds: float = Field(20.0, ge=0)
     steps: tuple[AnyStep, ...] = ()
     dask: str | None = None
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that are asked for, or the default of what moves the atoms."""
+        if self.frames is not None:
+            return self.frames
+        return TEACHER_FRAMES if self.driver in (None, TEACHER) else DRIVEN_FRAMES
 
     @model_validator(mode="after")
     def _one_or_the_other(self) -> Self:

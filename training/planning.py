@@ -77,10 +77,11 @@ def _plan_training(
 ) -> list[ChainSpec]:
     """Chains of all structures, or of ``most`` evenly spaced ones."""
     temperatures = config.temperatures_K
-    most = min(num_structures, config.frames, most or num_structures)
+    frames = config.num_frames
+    most = min(num_structures, frames, most or num_structures)
     each = len(temperatures) * config.trajectories
     # Chains shorter than about ten frames are not worth their start.
-    each = max(1, min(each, config.frames // (fewest * most)))
+    each = max(1, min(each, frames // (fewest * most)))
     chosen = np.unique(np.linspace(0, num_structures - 1, most).astype(int))
     total = len(chosen) * each
     specs = []
@@ -93,7 +94,7 @@ def _plan_training(
                     name=f"train-{index:05d}",
                     purpose="train",
                     members=(structure,),
-                    frames=config.frames // total + (index < config.frames % total),
+                    frames=frames // total + (index < frames % total),
                     seed=(seed, 2, structure, k),
                     temperature_K=temperature,
                     strained=k >= len(temperatures) or each == 1,

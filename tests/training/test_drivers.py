@@ -8,9 +8,17 @@ from ase.calculators.emt import EMT
 
 from compactff_md import load
 from compactff_md.errors import CompactFFError
-from compactff_md.training.config import DistillConfig, make_config
+from compactff_md.training.config import (
+    DRIVEN_FRAMES,
+    TEACHER,
+    TEACHER_FRAMES,
+    DistillConfig,
+    SamplingConfig,
+    make_config,
+)
 from compactff_md.training.drivers import DRIVER_FILE, choose_driver, settled_driver
 from compactff_md.training.generate import driver_versions
+from compactff_md.training.planning import plan_chains
 
 ETHANOL = molecule("CH3CH2OH")
 SHIPPED = "student:organic-ultra-tiny"
@@ -105,3 +113,12 @@ def test_bad_drivers_are_told():
     assert driver_versions(settings(driver="teacher")) == {}
     with pytest.raises(CompactFFError, match="driver contradict each other; set these in the steps"):
         settings(driver="student:organic-tiny", steps=[{"kind": "md", "frames": 4}])
+
+
+def test_frames_are_more_where_a_student_moves_the_atoms():
+    wanted = {None: TEACHER_FRAMES, TEACHER: TEACHER_FRAMES, "student:organic-tiny": DRIVEN_FRAMES}
+    for driver, frames in wanted.items():
+        config = SamplingConfig(driver=driver)
+        chains = [spec for spec in plan_chains(1, config, 0) if spec.purpose == "train"]
+        assert sum(spec.frames for spec in chains) == frames
+        assert SamplingConfig(driver=driver, frames=7).num_frames == 7
