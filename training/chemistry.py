@@ -22,6 +22,9 @@ else:
 ELEMENTS = frozenset({"H", "C", "N", "O", "F", "P", "S", "Cl"})
 # Carbon takes any group; nitrogen takes one by these atoms, so that no chance bond is N-N, N-O or N-halogen.
 PARTNERS_OF_NITROGEN = frozenset({"C", "P", "S"})
+HEAVY_NUMBERS = (6, 7, 8, 9, 15, 16, 17)
+# Of another element, another order of a bond, an atom more and one less.
+MUTATION_WEIGHTS = (0.45, 0.25, 0.15, 0.15)
 RELAX_STEPS = 500
 EMBEDDING_TRIES = 30
 
@@ -149,6 +152,84 @@ def _bonded(left: Molecule, site: int, right: Molecule, partner: int, drop: int)
         atom.SetNumExplicitHs(atom.GetNumExplicitHs() - 1)
     joined.RemoveAtom(offset + drop)
     return _sane(joined.GetMol())
+
+
+def mutated(molecule: Molecule, rng: np.random.Generator) -> Molecule | None:
+    """Change one thing: an atom's element, a bond's order, or an atom between two others more or less.
+
+    Hydrogens follow the valences. None where nothing that can be came out.
+    """
+    changed = Chem.RWMol(molecule)
+    Chem.Kekulize(changed, clearAromaticFlags=True)
+    for atom in changed.GetAtoms():  # else hydrogens stay that the new valence has no room for
+        if not atom.GetFormalCharge():
+            atom.SetNumExplicitHs(0)
+            atom.SetNoImplicit(False)
+    change = (_other_element, _other_order, _inserted, _removed)[int(rng.choice(4, p=MUTATION_WEIGHTS))]
+    return _sane(changed.GetMol()) if change(changed, rng) else None
+
+
+def _other_element(molecule: Molecule, rng: np.random.Generator) -> bool:
+    atom = _any_of([a for a in molecule.GetAtoms() if not a.GetFormalCharge()], rng)
+    if atom is None:
+        return False
+    others = [number for number in HEAVY_NUMBERS if number != atom.GetAtomicNum()]
+    atom.SetAtomicNum(others[int(rng.integers(len(others)))])
+    return True
+
+
+def _other_order(molecule: Molecule, rng: np.random.Generator) -> bool:
+    bond = _any_of(list(molecule.GetBonds()), rng)
+    if bond is None:
+        return False
+    orders = [Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE]
+    others = [order for order in orders if order != bond.GetBondType()]
+    bond.SetBondType(others[int(rng.integers(len(others)))])
+    return True
+
+
+def _inserted(molecule: Molecule, rng: np.random.Generator) -> bool:
+    """Put an atom into a single bond, which makes a ring wider."""
+    single = [b for b in molecule.GetBonds() if b.GetBondType() == Chem.BondType.SINGLE]
+    bond = _any_of(single, rng)
+    if bond is None:
+        return False
+    ends = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+    molecule.RemoveBond(*ends)
+    new = molecule.AddAtom(Chem.Atom(HEAVY_NUMBERS[int(rng.integers(len(HEAVY_NUMBERS)))]))
+    for end in ends:
+        molecule.AddBond(end, new, Chem.BondType.SINGLE)
+    return True
+
+
+def _removed(molecule: Molecule, rng: np.random.Generator) -> bool:
+    """Take out an atom, and bond its two neighbours, which makes a ring narrower."""
+    atom = _any_of([a for a in molecule.GetAtoms() if a.GetDegree() <= 2], rng)
+    if atom is None:
+        return False
+    ends = [neighbour.GetIdx() for neighbour in atom.GetNeighbors()]
+    if len(ends) == 2:
+        if molecule.GetBondBetweenAtoms(*ends) is not None:
+            return False
+        molecule.AddBond(*ends, Chem.BondType.SINGLE)
+    molecule.RemoveAtom(atom.GetIdx())
+    return bool(molecule.GetNumAtoms())
+
+
+def _any_of(choices: list[Any], rng: np.random.Generator) -> Any | None:
+    return choices[int(rng.integers(len(choices)))] if choices else None
+
+
+def environments(molecule: Molecule) -> set[str]:
+    """Every atom with its hydrogens, charge and bonds to what neighbours, each as text."""
+    found = set()
+    for atom in molecule.GetAtoms():
+        bonds = sorted(f"{b.GetBondType()}{b.GetOtherAtom(atom).GetSymbol()}" for b in atom.GetBonds())
+        ring = "" if not atom.IsInRing() else "aromatic" if atom.GetIsAromatic() else "ring"
+        found.add(
+            f"{atom.GetSymbol()}{atom.GetFormalCharge()}H{atom.GetTotalNumHs()}{ring}:{','.join(bonds)}"
+        )
+    return found
 
 
 def _sane(molecule: Molecule) -> Molecule | None:

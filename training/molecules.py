@@ -1,7 +1,9 @@
 """A list of distinct molecules, recombined from fragments, and its split by scaffold.
 
 ``python -m compactff_md.training.molecules --out FOLDER`` writes ``train.smi`` and ``test.smi``; with
-``--structures N`` also ``test.xyz``, a conformer each of N molecules of the test.
+``--structures N`` also ``test.xyz``, a conformer each of N molecules of the test. ``--mutants-of FILE``
+changes an atom or a bond here and there in the molecules of a list instead, for rings that the fragments
+do not have.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from compactff_md.training.chemistry import (
     check_rdkit,
     close_star,
     conformers,
+    environments,
+    mutated,
     parse,
     split_key,
     why_not,
@@ -33,6 +37,7 @@ from compactff_md.training.labelling import write_frames
 
 FRAGMENTS = Path(__file__).parent / "recipes" / "fragments.yaml"
 TRIES_PER_MOLECULE = 40
+MOST_MUTATIONS = 4
 LARGEST_TEST_GROUP = 0.02  # of all molecules: the scaffold of half of them makes no test
 RING_SHARE, LINK_SHARE = 0.62, 0.35
 GROUP_WEIGHTS = (0.12, 0.36, 0.34, 0.18)  # of none to three groups
@@ -81,6 +86,37 @@ def build_molecules(
     raise CompactFFError(
         f"the fragments gave {len(found)} molecules of at most {max_atoms} atoms, {count} were asked for; "
         "ask for fewer, raise max_atoms, or add fragments"
+    )
+
+
+def mutate_molecules(smiles: Sequence[str], count: int, seed: int, max_atoms: int = 28) -> list[str]:
+    """Canonical SMILES of distinct molecules that are one to four small changes away from given ones, sorted.
+
+    Every atom has bonds as some atom of the given molecules has them, so that no chance bond is one that
+    nobody would make, such as O-O.
+
+    Raises
+    ------
+    CompactFFError
+        If there is no RDKit, or the molecules do not give so many.
+    """
+    given = [parse(entry) for entry in smiles]
+    known = set().union(*(environments(molecule) for molecule in given))
+    there = {canonical(molecule) for molecule in given}
+    rng = np.random.default_rng([seed, 23])
+    found: dict[str, None] = {}
+    for _ in range(TRIES_PER_MOLECULE * count):
+        if len(found) >= count:
+            return sorted(found)
+        molecule: Molecule | None = given[int(rng.integers(len(given)))]
+        for _ in range(int(rng.integers(1, MOST_MUTATIONS + 1))):
+            changed = mutated(molecule, rng)
+            molecule = molecule if changed is None else changed
+        if molecule is not None and environments(molecule) <= known and canonical(molecule) not in there:
+            _keep(found, molecule, max_atoms)
+    raise CompactFFError(
+        f"{len(given)} molecules gave {len(found)} mutants of at most {max_atoms} atoms, {count} were asked "
+        "for; ask for fewer, raise max_atoms, or give more molecules"
     )
 
 
@@ -173,11 +209,24 @@ def apart_from(smiles: Sequence[str], others: Sequence[str]) -> list[str]:
 
 
 def write_lists(
-    folder: str | Path, count: int, num_test: int, seed: int, max_atoms: int, others: Sequence[str] = ()
+    folder: str | Path,
+    count: int,
+    num_test: int,
+    seed: int,
+    max_atoms: int,
+    others: Sequence[str] = (),
+    parents: Sequence[str] = (),
 ) -> tuple[int, int]:
-    """Write ``train.smi`` and ``test.smi`` without the scaffolds of ``others``; return how many each has."""
+    """Write ``train.smi`` and ``test.smi`` without the scaffolds of ``others``; return how many each has.
+
+    They are mutants of the ``parents`` where there are some, else of fragments.
+    """
+    if parents:
+        built = mutate_molecules(parents, count, seed, max_atoms)
+    else:
+        built = build_molecules(count, seed, max_atoms)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    built = apart_from(build_molecules(count, seed, max_atoms), others)
+    built = apart_from(built, others)
     train, test = split_molecules(built, num_test, seed)
     for name, part in (("train", train), ("test", test)):
         head = f"# {name}: {len(part)} of {count} molecules, seed {seed}, at most {max_atoms} atoms\n"
@@ -218,9 +267,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--structures", type=int, default=0, help="of the test, in test.xyz")
     parser.add_argument("--apart-from", help="file of SMILES whose scaffolds are left out")
+    parser.add_argument("--mutants-of", help="file of SMILES to change, in the place of fragments")
     given = parser.parse_args(arguments)
-    others = read_smiles(given.apart_from) if given.apart_from else ()
-    train, test = write_lists(given.out, given.count, given.test, given.seed, given.max_atoms, others)
+    others, parents = (read_smiles(path) if path else () for path in (given.apart_from, given.mutants_of))
+    train, test = write_lists(
+        given.out, given.count, given.test, given.seed, given.max_atoms, others, parents
+    )
     if given.structures:
         unseen = read_smiles(Path(given.out) / "test.smi")
         write_structures(Path(given.out) / "test.xyz", unseen, given.structures, given.seed)

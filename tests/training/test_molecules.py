@@ -4,12 +4,20 @@ import pytest
 pytest.importorskip("rdkit")
 
 from compactff_md.errors import CompactFFError
-from compactff_md.training.chemistry import canonical, count_atoms, parse, split_key, why_not
+from compactff_md.training.chemistry import (
+    canonical,
+    count_atoms,
+    environments,
+    parse,
+    split_key,
+    why_not,
+)
 from compactff_md.training.molecules import (
     Fragments,
     apart_from,
     build_molecules,
     main,
+    mutate_molecules,
     read_fragments,
     read_smiles,
     split_molecules,
@@ -98,3 +106,33 @@ def test_more_molecules_share_no_scaffold_with_a_test(tmp_path, built):
     more = apart_from(built, test)
     keys = {split_key(parse(s)) for s in test}
     assert more and keys.isdisjoint(split_key(parse(s)) for s in more) and len(more) <= len(built) - 15
+
+
+def test_mutants_are_new_molecules_with_bonds_that_are_known(built):
+    found = mutate_molecules(built, 120, seed=5, max_atoms=24)
+    assert len(set(found)) == 120 and found == sorted(found) and not set(found) & set(built)
+    known = set().union(*(environments(parse(smiles)) for smiles in built))
+    rings = {split_key(parse(smiles)) for smiles in built}
+    for smiles in found:
+        assert canonical(parse(smiles)) == smiles and why_not(parse(smiles), 24) == ""
+        assert environments(parse(smiles)) <= known, smiles
+    assert sum(split_key(parse(smiles)) not in rings for smiles in found) > 20
+    assert mutate_molecules(built, 120, seed=5, max_atoms=24) == found
+    assert mutate_molecules(built, 120, seed=6, max_atoms=24) != found
+
+
+def test_mutants_that_cannot_be_are_told():
+    with pytest.raises(CompactFFError, match=r"1 molecules gave \d+ mutants of at most 28 atoms, 50 were"):
+        mutate_molecules(["CC"], 50, seed=0)
+
+
+def test_a_list_of_mutants(tmp_path, built):
+    (tmp_path / "parents.smi").write_text("\n".join(built))
+    (tmp_path / "test.smi").write_text("c1ccccc1\n")
+    words = ["--mutants-of", tmp_path / "parents.smi", "--apart-from", tmp_path / "test.smi"]
+    main([*map(str, words), "--out", str(tmp_path / "out"), "--count", "80", "--test", "4"])
+    train = read_smiles(tmp_path / "out" / "train.smi")
+    assert 30 < len(train) < 80 and split_key(parse("c1ccccc1")) not in {split_key(parse(s)) for s in train}
+    with pytest.raises(CompactFFError, match="no such file of SMILES"):
+        main(["--mutants-of", str(tmp_path / "no.smi"), "--out", str(tmp_path / "none")])
+    assert not (tmp_path / "none").exists()
