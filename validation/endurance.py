@@ -87,6 +87,8 @@ class Endurance:
         Of the thermal run.
     drift_meV_per_atom_ps, drift_low, drift_high
         Of the run at constant energy of ``drift_ps``, with a 95 % interval; None where it ended early.
+    sha256
+        Of the student's weights, which tells it from others of its name.
     """
 
     student: str
@@ -103,6 +105,7 @@ class Endurance:
     drift_meV_per_atom_ps: float | None
     drift_low: float | None
     drift_high: float | None
+    sha256: str = ""
 
 
 def apart(structures: Sequence[ase.Atoms], spacing_A: float = APART_A) -> ase.Atoms:
@@ -369,6 +372,7 @@ def main(words: Sequence[str] | None = None) -> None:
                     teacher=teacher.calculator() if teacher else None,
                     tell=lambda message: print(message, file=sys.stderr, flush=True),
                 )
+                row = replace(row, sha256=subject.identity["sha256"])
                 write_json(stages.file(f"{kelvin:g}K.json"), asdict(row))
                 rows.append(row)
                 write_text(arguments.out / "endurance.md", markdown(rows))

@@ -1,6 +1,7 @@
 """Tables of reports as Markdown, such as of the students that come with the package.
 
-``python -m compactff_md.validation.shipped --out docs/shipped.md validation/reports/*.json``
+``python -m compactff_md.validation.shipped --out docs/shipped.md validation/reports/*.json --endurance
+validation/reports/endurance/*.json``
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 from compactff_md.errors import CompactFFError
 from compactff_md.files import write_text
 from compactff_md.student import SHIPPED, load
+from compactff_md.validation import endurance
+from compactff_md.validation.endurance import Endurance
 from compactff_md.validation.panel import VERDICTS, panel, title
 from compactff_md.validation.report import REPORT_JSON, Report, read_report
 from compactff_md.validation.subject import fingerprint
@@ -52,10 +55,36 @@ def _earlier(report: Report) -> list[str]:
     """A warning where the package has another student of that name now."""
     student = report.facts.get("student", {})
     name = student.get("name", "")
-    if name not in SHIPPED or fingerprint(load(name).network) == student.get("sha256"):
+    if name not in SHIPPED or _is_shipped(name, student.get("sha256")):
         return []
     created = str(student.get("created", "")).split("T")[0]
     return [f"**Of the `{name}` of {created}**: the one in the package is newer, and was not tested so.", ""]
+
+
+def _is_shipped(name: str, sha256: str | None) -> bool:
+    return name in SHIPPED and fingerprint(load(name).network) == sha256
+
+
+def long_dynamics(rows: Sequence[Endurance]) -> str:
+    """A section on runs of :mod:`compactff_md.validation.endurance`, of the students that are shipped now."""
+    current = [row for row in rows if _is_shipped(row.student, row.sha256)]
+    earlier = sorted({row.student for row in rows} - {row.student for row in current})
+    lines = [
+        "## Long dynamics",
+        "",
+        "With a Langevin thermostat of 1/ps and a timestep of 0.5 fs, and watched bonds between nonmetals: "
+        "broken is one that is 0.5 Å longer or shorter than at the start, and the teacher then goes on from "
+        "a moment before. Then 20 ps at constant energy. The `organic-*` run the 20 molecules of "
+        "`validation/reports/organic_unseen.xyz`, of no scaffold that the training saw, the `argyrodite-*` a "
+        "disordered cell: `python -m compactff_md.validation.endurance organic-tiny --structures "
+        "validation/reports/organic_unseen.xyz`, or `argyrodite-tiny --engine lammps --teacher none "
+        "--structures validation/reports/argyrodite_416.xyz`.",
+        "",
+        endurance.markdown(current),
+    ]
+    if earlier:
+        lines.append(f"Of the present {', '.join(f'`{name}`' for name in earlier)} there is no such run.\n")
+    return "\n".join(lines)
 
 
 def _of_many(report: Report, systems: Collection[str]) -> list[str]:
@@ -116,25 +145,28 @@ def _both(report: Report, other: Report) -> Report:
     return Report(report.title, sections, facts)
 
 
-def document(reports: dict[str, Report]) -> str:
-    """A page of the documentation on several reports, by their names."""
+def document(reports: dict[str, Report], rows: Sequence[Endurance] = ()) -> str:
+    """A page of the documentation on several reports, by their names, and on long dynamics."""
     head = (
         "# What the shipped students pass, and what not\n\n"
         "Made from the reports in `validation/reports/` by "
-        "`python -m compactff_md.validation.shipped --out docs/shipped.md validation/reports/*.json`; what "
-        "each number means is in [validation.md](validation.md) and in `validation/tests.toml`. *Undecided* "
-        "is a run too short to tell.\n"
+        "`python -m compactff_md.validation.shipped --out docs/shipped.md validation/reports/*.json "
+        "--endurance validation/reports/endurance/*.json`; what each number means is in "
+        "[validation.md](validation.md) and in `validation/tests.toml`. *Undecided* is a run too short to tell.\n"
     )
-    return "\n".join([head, *(markdown(name, report) for name, report in merged(reports).items())])
+    sections = [markdown(name, report) for name, report in merged(reports).items()]
+    return "\n".join([head, *([long_dynamics(rows)] if rows else []), *sections])
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Tables of reports, as Markdown.")
     parser.add_argument("reports", nargs="+", type=Path, help="report.json files, or folders with one")
+    parser.add_argument("--endurance", nargs="+", type=Path, default=[], help="files of long dynamics")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args(words)
-    write_text(asked.out, document({_name(path): read_report(path) for path in asked.reports}))
+    rows = [endurance.read_row(path) for path in asked.endurance]
+    write_text(asked.out, document({_name(path): read_report(path) for path in asked.reports}, rows))
 
 
 def _name(path: Path) -> str:

@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 
 import ase.io
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 from ase import Atoms
 
 from compactff_md.errors import CompactFFError
+from compactff_md.files import write_json
 from compactff_md.structure import Structure
 from compactff_md.student import load
 from compactff_md.validation import shipped
 from compactff_md.validation.comparison import Candidate, write_comparison
+from compactff_md.validation.endurance import Break, Endurance
 from compactff_md.validation.outcome import Section, judge
 from compactff_md.validation.panel import panel
 from compactff_md.validation.report import Report, command_line, read_report, write_report
@@ -32,6 +35,8 @@ SOME = ("forces", "symmetry", "stability", "engines")
 SHORT = SETTINGS.model_copy(
     update={"sections": SOME, "replica_ps": 0.1, "stability_ps": 0.1, "equilibration_ps": 0.02}
 )
+BREAK = Break(0, "H2O", "O1-H2", 0.3, True)
+DRIFT = (0.001, 0.0, 0.002)
 
 
 def assignment(fault: str = "", **changes) -> Assignment:
@@ -149,6 +154,26 @@ class TestValidate:
             facts = {"systems": {"C2O2": {}}, "student": {**student, "sha256": weights}}
             page = shipped.markdown(name, Report(name, {}, facts))
             assert (f"**Of the `{name}` of 2026-01-02**" in page) == warned
+
+    def test_long_dynamics_of_the_students_of_now(self, tmp_path):
+        name = "organic-ultra-tiny"
+        here = fingerprint(load(name).network)
+        for kelvin, broken, weights in ((300.0, (), here), (600.0, (BREAK,), here), (900.0, (), "0" * 64)):
+            row = Endurance(
+                name, kelvin, 0.5, "openmm", 9, 100.0, "", 3, broken, 301.0, 20.0, *DRIFT, weights
+            )
+            write_json(tmp_path / f"{kelvin:g}.json", asdict(row))
+        other = replace(row, student="organic-tiny")
+        write_json(tmp_path / "tiny.json", asdict(other))
+        files = [str(path) for path in tmp_path.glob("*.json")]
+        settings = SHORT.model_copy(update={"sections": ("symmetry",)})
+        validate(assignment("units", settings=settings), tmp_path / "out")
+        report = str(tmp_path / "out" / "report.json")
+        shipped.main([report, "--endurance", *files, "--out", str(tmp_path / "page.md")])
+        page = (tmp_path / "page.md").read_text()
+        assert "| 300 |" in page and "| 600 |" in page and "| 900 |" not in page
+        assert "1 of 3 (H2O O1-H2 at 0.3 ps) | 1 of 1 |" in page
+        assert "Of the present `organic-tiny` there is no such run" in page
 
     def test_no_page_without_systems(self, tmp_path):
         (tmp_path / "run").mkdir()
