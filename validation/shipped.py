@@ -152,7 +152,8 @@ def document(reports: dict[str, Report], rows: Sequence[Endurance] = ()) -> str:
         "Made from the reports in `validation/reports/` by "
         "`python -m compactff_md.validation.shipped --out docs/shipped.md validation/reports/*.json "
         "--endurance validation/reports/endurance/*.json`; what each number means is in "
-        "[validation.md](validation.md) and in `validation/tests.toml`. *Undecided* is a run too short to tell.\n"
+        "[validation.md](validation.md) and in `validation/tests.toml`. *Undecided* is a run too short "
+        "to tell.\n"
     )
     sections = [markdown(name, report) for name, report in merged(reports).items()]
     return "\n".join([head, *([long_dynamics(rows)] if rows else []), *sections])
