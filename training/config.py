@@ -71,6 +71,9 @@ class TrainConfig(BaseModel):
         Of the running mean of the weights, which is what is validated and shipped.
     loss, huber_delta
         "huber" is quadratic below ``huber_delta`` (eV/A of forces; eV/atom of energies) and linear above.
+    large_force_eV_per_A
+        Errors count less for atoms on which the teacher's force, or the error itself, is larger than that
+        (:func:`compactff_md.training.loss.trust`); those of a frame's energy and stress as its least atom.
     forces_weight, energy_weight, energy_weight_end, stress_weight
         Of the squared errors in (eV/A)^2, (eV/atom)^2 and of the virial in (eV/atom)^2. The energy's
         weight rises from the first to the second value between 60% and 90% of the run.
@@ -109,6 +112,7 @@ class TrainConfig(BaseModel):
     ema_decay: float = Field(0.999, ge=0, lt=1)
     loss: Literal["huber", "squared"] = "huber"
     huber_delta: float = Field(0.1, gt=0)
+    large_force_eV_per_A: float = Field(10.0, gt=0)
     forces_weight: float = Field(1.0, ge=0)
     energy_weight: float = Field(0.1, ge=0)
     energy_weight_end: float = Field(10.0, ge=0)

@@ -74,16 +74,31 @@ def batch_loss(
     sizes = batch.sizes.to(dtype)
     force_error = found.forces_eV_per_A - batch.forces_eV_per_A
     energy_error = (found.energies_eV - batch.energies_eV).to(dtype) / sizes
-    loss = config.forces_weight * penalty(force_error, config).mean()
-    loss = loss + energy_weight(config, progress) * penalty(energy_error, config).mean()
+    of_atoms, of_frames = trust(batch, force_error.detach(), config.large_force_eV_per_A)
+    loss = config.forces_weight * (penalty(force_error, config).mean(1) * of_atoms).mean()
+    loss = loss + energy_weight(config, progress) * (penalty(energy_error, config) * of_frames).mean()
     if found.virials_eV is not None:
         error = (found.virials_eV - batch.virials_eV) * (batch.has_stress / sizes)[:, None, None]
-        loss = loss + config.stress_weight * penalty(error, config).mean()
+        loss = loss + config.stress_weight * (penalty(error, config).mean((1, 2)) * of_frames).mean()
     weight = atom_energies_weight(config, progress)
     if weight > 0:
         error = (found.atom_energies_eV - batch.atom_energies_eV).to(dtype) * batch.has_atom_energies
         loss = loss + weight * penalty(error, config).mean()
     return loss, force_error.detach().square().mean()
+
+
+def trust(batch: Batch, force_error: Tensor, large_force_eV_per_A: float) -> tuple[Tensor, Tensor]:
+    """What errors count for atoms (A,) and for frames (F,), at most one: less where forces are large.
+
+    A network changes its forces with its weights in proportion to their size, so that few atoms with forces
+    a hundred times the usual ones, as the teacher has them or as the network still does, would decide alone
+    where their batch leads.
+    """
+    scale = large_force_eV_per_A**2
+    given, wrong = batch.forces_eV_per_A.square().sum(1), force_error.square().sum(1)  # (A,)
+    of_atoms = scale / (scale + given) * torch.rsqrt(1.0 + wrong / scale)
+    whole = torch.ones_like(of_atoms[: len(batch.sizes)])
+    return of_atoms, whole.scatter_reduce(0, batch.frame_of_atom, of_atoms, "amin")
 
 
 def penalty(error: Tensor, config: TrainConfig) -> Tensor:

@@ -29,7 +29,9 @@ class MomentsConfig:
     network at the atoms. The n-th radial function has the amplitude n^-``decay``: 0 in files that do not
     name it, 2 in every preset. Inside ``core`` percent of the sum of covalent radii, where no data reaches,
     the network sees a distance that hardly changes, so that it cannot outdo the repulsion: 0, for none, in
-    files that do not name it, 90 in every preset.
+    files that do not name it, 90 in every preset. ``aligned`` percent of the sum of covalent radii are taken
+    off the distances whose sines are the radial functions, so that bonds of all pairs of elements lie at the
+    same place: 0 in files that do not name it, 100 in every preset.
     """
 
     radial: int = 8
@@ -40,6 +42,7 @@ class MomentsConfig:
     interactions: int = 1
     decay: int = 0
     core: int = 0
+    aligned: int = 0
 
 
 class MomentLayer(nn.Module):

@@ -21,6 +21,8 @@ from compactff_md.students.base import StudentNetwork, gather, owned_rows
 from compactff_md.students.moment_layer import MomentLayer, MomentsConfig, OffDiagonal
 from compactff_md.students.prior import SWITCH_FRACTION
 
+ALIGNED_A = 1.5  # where bonds of all pairs of elements lie: those of carbon stay where they are
+
 
 class MomentsStudent(StudentNetwork):
     """Strictly local with one interaction; two cutoffs wide with two."""
@@ -33,6 +35,8 @@ class MomentsStudent(StudentNetwork):
         self.num_interactions = config.interactions
         # The core's radius over r_s of the prior; without a core, as good as nothing.
         self.core = 0.01 * config.core / SWITCH_FRACTION if config.core else 1e-6
+        self.aligned = 0.01 * config.aligned / SWITCH_FRACTION  # of the prior's r_s
+        self.aligned_A = 0.01 * config.aligned * ALIGNED_A
         self.channels = config.channels
         species, hidden = len(self.elements), config.hidden
         self.frequencies = nn.Parameter(math.pi / self.cutoff_A * torch.arange(1, config.radial + 1))
@@ -65,17 +69,19 @@ class MomentsStudent(StudentNetwork):
         seen = torch.addcmul(distance, square * inside, reach.squeeze(0), value=0.58 * self.core)
         return seen, torch.addcmul(self.one, square, scaled, value=-3.48 * factor)
 
-    def radial_functions(self, distance: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``sin(w d) (1 - d^2/rc^2)^3`` and its derivative by d, both (N, K, R).
+    def radial_functions(self, distance: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``sin(w (d - a)) (1 - d^2/rc^2)^3`` and its derivative by d, both (N, K, R).
 
-        They are bounded and vanish for nuclei on top of each other, where the repulsion speaks alone.
+        ``a`` is the aligned share of the sum of the pair's covalent radii, less that of ``ALIGNED_A``;
+        ``parameters`` are those of the prior.
         """
         inverse = 1.0 / (self.cutoff_A * self.cutoff_A)
         inside = torch.clamp(torch.addcmul(self.one, distance, distance, value=-inverse), min=0.0)
         square = inside * inside
         envelope = (square * inside).unsqueeze(-1)  # (N, K, 1)
         envelope_slope = (square * distance).unsqueeze(-1)  # times -6 / rc^2
-        phase = distance.unsqueeze(-1) * self.frequencies
+        reach = parameters.split([9, 1])[1].squeeze(0)
+        phase = (distance - (self.aligned * reach - self.aligned_A)).unsqueeze(-1) * self.frequencies
         sine = torch.sin(phase)
         slopes = torch.cos(phase) * (self.frequencies * envelope)
         return sine * envelope, torch.addcmul(slopes, sine, envelope_slope, value=-6.0 * inverse)
@@ -124,7 +130,7 @@ class MomentsStudent(StudentNetwork):
         unit = across / distance.unsqueeze(1)
         parameters = self.prior.pair_parameters(neighbours, central, species)  # (10, N, K)
         seen, bend = self.seen_distance(distance, parameters)
-        values, slopes = self.radial_functions(seen)
+        values, slopes = self.radial_functions(seen, parameters)
         radial = self.radial * self.amplitudes  # (R, C * T)
         parts = torch.matmul(values, radial).split(self.channels, dim=-1)  # T of (N, K, C)
         components = self.components(unit)  # (N, 10, K)
@@ -230,9 +236,11 @@ class MomentsStudent(StudentNetwork):
         """Centre and scale every layer's invariants on a sample of the data."""
         distance = (vectors * vectors).sum(-1).sqrt()
         central = species[: vectors.shape[0]]
-        seen, _ = self.seen_distance(distance, self.prior.pair_parameters(neighbours, central, species))
+        parameters = self.prior.pair_parameters(neighbours, central, species)
+        seen, _ = self.seen_distance(distance, parameters)
         radial = self.radial * self.amplitudes
-        parts = torch.matmul(self.radial_functions(seen)[0], radial).split(self.channels, dim=-1)
+        values, _ = self.radial_functions(seen, parameters)
+        parts = torch.matmul(values, radial).split(self.channels, dim=-1)
         components = self.components((vectors / distance.unsqueeze(-1)).transpose(1, 2))
         feature = distance[:, :0]
         moments = components[:, :, :0]

@@ -46,4 +46,4 @@ def test_every_preset_has_a_core_and_learns_what_is_smooth_first():
     for size in SIZES:
         for architecture in ("moments", "moments-local"):
             known = create(size, ["C", "H"], architecture=architecture).hyperparameters
-            assert (known["decay"], known["core"]) == (2, 90)
+            assert (known["decay"], known["core"]) == (1, 90)

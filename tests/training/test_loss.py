@@ -28,6 +28,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(copper_frames):
     store = FrameStore(frames, network, torch.device("cpu"), torch.float64)
     batch = store.batch(np.arange(4))
     fields = {"loss": "squared", "forces_weight": 2.0, "energy_weight": 3.0, "stress_weight": 5.0}
+    fields["large_force_eV_per_A"] = 1e9
     loss, square = batch_loss(
         network.energies_and_gradients, batch, make_config(TrainConfig, fields), 0.0, True
     )
@@ -40,6 +41,32 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(copper_frames):
     assert square.item() == pytest.approx((forces - batch.forces_eV_per_A).square().mean().item())
     loss.backward()
     assert all(p.grad is not None for p in network.parameters() if p.numel())
+
+
+def test_errors_count_less_where_forces_are_large(copper_frames):
+    frames = read_labelled(copper_frames).frames
+    network = students.create("ultra-tiny", ["Cu"]).double().train()
+    batch = FrameStore(frames, network, torch.device("cpu"), torch.float64).batch(np.arange(4))
+    found = predict_batch(network.energies_and_gradients, batch, True)
+    sizes = np.linalg.norm(batch.forces_eV_per_A.numpy(), axis=1)
+    large = float(np.median(sizes))
+    wrong = (found.forces_eV_per_A - batch.forces_eV_per_A).detach().numpy()
+    of_errors = (1.0 + (np.linalg.norm(wrong, axis=1) / large) ** 2) ** -0.5
+    of_atoms = of_errors / (1.0 + (sizes / large) ** 2)
+    of_frames = np.array([of_atoms[batch.frame_of_atom == k].min() for k in range(4)])
+    assert of_frames.min() < 0.4 < of_atoms.max()
+    energies = ((found.energies_eV - batch.energies_eV) / batch.sizes).detach().numpy()
+    virials = (found.virials_eV - batch.virials_eV).detach().numpy() / batch.sizes.numpy()[:, None, None]
+    parts = {
+        "forces_weight": ((wrong**2).mean(1) * of_atoms).mean(),
+        "energy_weight": (energies**2 * of_frames).mean(),
+        "stress_weight": ((virials**2).mean((1, 2)) * of_frames).mean(),
+    }
+    for name, expected in parts.items():
+        fields = {"loss": "squared", **dict.fromkeys(parts, 0.0), "energy_weight_end": 0.0, name: 1.0}
+        config = make_config(TrainConfig, {**fields, "large_force_eV_per_A": large})
+        loss, _ = batch_loss(network.energies_and_gradients, batch, config, 0.0, True)
+        assert loss.item() == pytest.approx(expected)
 
 
 def test_energies_of_atoms_count_in_the_first_half():
