@@ -213,6 +213,8 @@ def student_from_bytes(content: bytes, name: str) -> tuple[StudentNetwork, Stude
             metadata.architecture, metadata.hyperparameters, metadata.elements, metadata.cutoff_A
         )
         network = network.double() if metadata.dtype == "float64" else network
+        # What a file of an earlier release does not name stays unnamed when it is written again.
+        network.hyperparameters = dict(metadata.hyperparameters)
         own = {key: value for key, value in tensors.items() if not key.startswith(UNCERTAINTY_PREFIX)}
         network.load_state_dict(own)
         network.anchored = metadata.anchored

@@ -244,6 +244,16 @@ def test_committed_files_of_old_formats_still_say_the_same(path):
             assert atoms.calc.results["uncertainties"] == pytest.approx(np.array(told), rel=1e-6)
 
 
+@pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
+def test_files_of_old_formats_are_written_again_for_the_releases_that_read_them(tmp_path, path):
+    network, metadata = load_student(path)
+    save_student(tmp_path / "again.safetensors", network, metadata)
+    again, known = load_student(tmp_path / "again.safetensors")
+    assert known.hyperparameters == metadata.hyperparameters
+    assert known.format_version <= metadata.format_version
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), network.parameters(), strict=True))
+
+
 def test_there_is_a_file_of_every_format_and_architecture():
     found = {tuple(path.stem.split("_")[1:]) for path in FIXTURES}
     assert {(f"v{FORMAT_VERSION}", name) for name in students.ARCHITECTURES} <= found
