@@ -147,11 +147,12 @@ def _both(report: Report, other: Report) -> Report:
 
 def document(reports: dict[str, Report], rows: Sequence[Endurance] = ()) -> str:
     """A page of the documentation on several reports, by their names, and on long dynamics."""
+    long = " --endurance validation/reports/endurance/*.json" if rows else ""
     head = (
         "# What the shipped students pass, and what not\n\n"
         "Made from the reports in `validation/reports/` by "
-        "`python -m compactff_md.validation.shipped --out docs/shipped.md validation/reports/*.json "
-        "--endurance validation/reports/endurance/*.json`; what each number means is in "
+        "`python -m compactff_md.validation.shipped --out docs/shipped.md validation/reports/*.json"
+        f"{long}`; what each number means is in "
         "[validation.md](validation.md) and in `validation/tests.toml`. *Undecided* is a run too short "
         "to tell.\n"
     )
