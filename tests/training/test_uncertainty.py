@@ -1,9 +1,11 @@
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from compactff_md.training.dataset import read_labelled
 from compactff_md.training.loop import train
 from compactff_md.training.metrics import compare
 from compactff_md.training.uncertainty import (
@@ -15,6 +17,8 @@ from compactff_md.training.uncertainty import (
     roc_auc,
     tell,
 )
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 def test_clusters_are_found_where_they_are():
@@ -60,8 +64,12 @@ def test_it_is_right_on_average_where_it_was_calibrated_and_grows_far_away(train
     assert ((error / told) ** 2).mean() == pytest.approx(1.0, abs=0.05)
     alone = copy.deepcopy(made)  # the distance, without the weights
     alone.load_state_dict({**made.state_dict(), "weights": torch.zeros_like(made.weights)})
+    # No area under the curve: of these five frames one atom is above three medians.
     marks = [quality(tell(part, trained, held_out.frames), error) for part in (alone, made)]
-    assert marks[1]["spearman"] > marks[0]["spearman"] and marks[1]["roc_auc"] > max(0.7, marks[0]["roc_auc"])
+    assert marks[1]["spearman"] > marks[0]["spearman"]
+    unseen = read_labelled(DATA / "ethanol_test.xyz").frames
+    found = quality(tell(made, trained, unseen), force_error(compare(trained, unseen)))
+    assert found["spearman"] > 0.3 and found["calibration"] == pytest.approx(1.0, abs=0.3)
     assert (told < float(made.usual_eV_per_A)).mean() == pytest.approx(0.99, abs=0.02)
     seen = environments(trained, held_out.frames)
     again = fit_uncertainty(trained, learned.frames, compared, seed=1)
