@@ -27,7 +27,7 @@ class MomentsConfig:
     ``radial`` functions of the distance are mixed to ``channels`` an edge; ``mixed`` pairs of moments of
     each rank and ``triples`` of vector-tensor-vector make the invariants; ``hidden`` is the width of the
     network at the atoms. The n-th radial function has the amplitude n^-``decay``: 0 in files that do not
-    name it, 2 in every preset. Inside ``core`` percent of the sum of covalent radii, where no data reaches,
+    name it, 1 in every preset. Inside ``core`` percent of the sum of covalent radii, where no data reaches,
     the network sees a distance that hardly changes, so that it cannot outdo the repulsion: 0, for none, in
     files that do not name it, 90 in every preset. ``aligned`` percent of the sum of covalent radii are taken
     off the distances whose sines are the radial functions, so that bonds of all pairs of elements lie at the
