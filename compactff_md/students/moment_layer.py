@@ -29,9 +29,13 @@ class MomentsConfig:
     network at the atoms. The n-th radial function has the amplitude n^-``decay``: 0 in files that do not
     name it, 1 in every preset. Inside ``core`` percent of the sum of covalent radii, where no data reaches,
     the network sees a distance that hardly changes, so that it cannot outdo the repulsion: 0, for none, in
-    files that do not name it, 90 in every preset. ``aligned`` percent of the sum of covalent radii are taken
+    files that do not name it, 90 in every preset. Inside ``floor`` percent it does not change at all, so that
+    the repulsion is alone there: 0, where it changes a little down to nothing, in files that do not name it,
+    45 in every preset. ``aligned`` percent of the sum of covalent radii are taken
     off the distances whose sines are the radial functions, so that bonds of all pairs of elements lie at the
-    same place: 0 in files that do not name it, 100 in every preset.
+    same place: 0 in files that do not name it, 100 in every preset. In further interactions an atom sends
+    vectors and tensors of ``directed`` channels, at most ``channels``, which ``channels // directed`` radial
+    functions take along: 0 in files that do not name it.
     """
 
     radial: int = 8
@@ -42,7 +46,9 @@ class MomentsConfig:
     interactions: int = 1
     decay: int = 0
     core: int = 0
+    floor: int = 0
     aligned: int = 0
+    directed: int = 0
 
 
 class MomentLayer(nn.Module):

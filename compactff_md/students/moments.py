@@ -16,8 +16,10 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from compactff_md.students.base import StudentNetwork, gather, owned_rows
+from compactff_md.students.directions import Directions
 from compactff_md.students.moment_layer import MomentLayer, MomentsConfig, OffDiagonal
 from compactff_md.students.prior import SWITCH_FRACTION
 
@@ -35,6 +37,7 @@ class MomentsStudent(StudentNetwork):
         self.num_interactions = config.interactions
         # The core's radius over r_s of the prior; without a core, as good as nothing.
         self.core = 0.01 * config.core / SWITCH_FRACTION if config.core else 1e-6
+        self.floor = 0.01 * config.floor / SWITCH_FRACTION if config.core else 0.0
         self.aligned = 0.01 * config.aligned / SWITCH_FRACTION  # of the prior's r_s
         self.aligned_A = 0.01 * config.aligned * ALIGNED_A
         self.channels = config.channels
@@ -51,17 +54,35 @@ class MomentsStudent(StudentNetwork):
         self.codes = nn.Parameter(torch.randn(config.interactions, species, config.channels))
         sources = torch.randn(config.interactions - 1, hidden, config.channels) / math.sqrt(hidden)
         self.sources = nn.Parameter(sources)
+        self.directed = config.directed if config.interactions > 1 else 0
+        self.groups = config.channels // self.directed if self.directed else 0
+        # One an interaction; the first has nothing to send.
+        sent = [self.directed if k else 0 for k in range(config.interactions)]
+        self.directions = nn.ModuleList(
+            [Directions(k * config.channels, hidden, directed) for k, directed in enumerate(sent)]
+        )
         layers = [MomentLayer(config, species, k) for k in range(config.interactions)]
         self.layers = nn.ModuleList(layers)
 
     def seen_distance(self, distance: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Bend distances (N, K) inside the core, r_c, to ``d + 0.58 r_c (1 - d^2/r_c^2)^3``; and the slope.
+        """Bend distances (N, K) inside the core, r_c; return them and the slope.
 
-        ``parameters`` are those of the prior. The bend and its first two derivatives vanish at r_c; with more
-        than 0.58 the seen distance would not be monotonic.
+        With a floor at r_f the slope is ``t^3 (10 - 15 t + 6 t^2)`` of ``t = (d - r_f) / (r_c - r_f)``, zero
+        inside r_f and one beyond r_c: what is seen ends halfway between the two, where there still are data.
+        Without one the seen distance is ``d + 0.58 r_c (1 - d^2/r_c^2)^3``, and with more than 0.58 it would
+        not be monotonic. ``parameters`` are those of the prior.
         """
         # addcmul here and elsewhere: fewer operations, and none with a number, which becomes a tensor first.
         _, inverse, reach = parameters.split([8, 1, 1])
+        if self.floor > 0.0:
+            width = self.core - self.floor
+            scaled = distance / reach.squeeze(0)  # `inverse` is rounded on its own, to float32
+            t = torch.clamp((scaled - self.floor) / width, min=0.0, max=1.0)
+            square = t * t
+            slope = square * t * (10.0 - 15.0 * t + 6.0 * square)
+            lift = width * (0.5 - t + square * square * (2.5 - 3.0 * t + square))
+            lift = lift + torch.clamp(self.floor - scaled, min=0.0)
+            return torch.addcmul(distance, lift, reach.squeeze(0)), slope
         scaled = distance * inverse.squeeze(0)
         factor = 1.0 / self.core
         inside = torch.clamp(torch.addcmul(self.one, scaled, scaled, value=-factor * factor), min=0.0)
@@ -99,13 +120,37 @@ class MomentsStudent(StudentNetwork):
         _, vector, diagonal, beside = component_slope.split([1, 3, 3, 3], dim=1)
         return torch.addcmul(self.beside.times(beside, unit) + vector, diagonal, unit, value=2.0)
 
-    def sources_of(self, k: int, feature: Tensor, species: Tensor) -> Tensor:
-        """Weight of each atom as a neighbour in interaction k, by its element and features, (M, C)."""
-        source = self.codes[k].index_select(0, species)  # (M, C)
-        if k > 0:
-            own = torch.mm(feature, self.sources[k - 1])  # (N, C)
-            source = source + self.exchange(own, species.shape[0])
-        return source
+    def told_by(self, k: int, feature: Tensor, sent: Tensor, species: Tensor) -> tuple[Tensor, Tensor]:
+        """What each atom tells its neighbours in interaction k: how much it counts, (M, C), and directions.
+
+        These are the rows ``sent`` (N, 9 D or 0), brought to all who have the atom as a neighbour, (M, 9 D).
+        """
+        codes = self.codes[k].index_select(0, species)  # (M, C)
+        if k == 0:
+            return codes, sent
+        own = torch.mm(feature, self.sources[k - 1])  # (N, C)
+        width = sent.shape[1]
+        if width > 0:
+            own = torch.cat([own, sent], dim=1)
+        scalars, directed = self.exchange(own, species.shape[0]).split([self.channels, width], dim=1)
+        return codes + scalars, directed
+
+    def moments_of(
+        self, components: Tensor, part: Tensor, scalars: Tensor, sent: Tensor, neighbours: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Moments (N, 10, C), and what was heard: weights (N, K, C) and directions (N, K, 9 D).
+
+        Each of the first G = C // D radial parts takes each of the D channels of a direction along.
+        """
+        weight = gather(scalars, neighbours)
+        moments = torch.bmm(components, part * weight)
+        if sent.shape[1] == 0:
+            return moments, weight, weight[:, :, :0]
+        pointer = gather(sent, neighbours)
+        radial = part.split([self.groups, self.channels - self.groups], dim=2)[0]
+        carried = torch.bmm(radial.transpose(1, 2), pointer).unflatten(2, (9, self.directed))  # (N, G, 9, D)
+        unused = self.channels - self.groups * self.directed
+        return moments + pad(carried.transpose(1, 2).flatten(2), [0, unused, 1, 0]), weight, pointer
 
     def evaluate(
         self, vectors: Tensor, neighbours: Tensor, species: Tensor, with_gradients: bool, num_owned: int = -1
@@ -136,16 +181,24 @@ class MomentsStudent(StudentNetwork):
         components = self.components(unit)  # (N, 10, K)
         weights: list[Tensor] = []
         saved: list[list[Tensor]] = []
+        pointers: list[Tensor] = []
+        directions: list[list[Tensor]] = []
         feature = distance[:, :0]
         energy = torch.zeros_like(distance[:, 0])
         moments = components[:, :, :0]  # (N, 10, 0): of all interactions so far
-        for k, layer in enumerate(self.layers):
-            weight = gather(self.sources_of(k, feature, species), neighbours)  # (N, K, C)
-            edge = parts[k] * weight
-            moments = torch.cat([moments, torch.bmm(components, edge)], dim=2)
+        for k, (layer, direction) in enumerate(zip(self.layers, self.directions)):  # noqa: B905
+            sent = feature[:, :0]
+            if k > 0 and self.directed > 0:
+                directed, plain, gate = direction(moments, feature)
+                sent = directed.flatten(1)
+                directions.append([plain, gate])
+            scalars, sent = self.told_by(k, feature, sent, species)
+            fresh, weight, pointer = self.moments_of(components, parts[k], scalars, sent, neighbours)
+            moments = torch.cat([moments, fresh], dim=2)
             share, feature, state = layer(moments, feature, central)
             energy = energy + share
             weights.append(weight)
+            pointers.append(pointer)
             saved.append(state)
         if not with_gradients:
             return energy, energy[:0], feature, energy[:0]
@@ -160,7 +213,7 @@ class MomentsStudent(StudentNetwork):
             for state in saved:
                 state[-1] = state[-1] * owned
         component_slope, radial_slope = self.pull_back(
-            components, parts, weights, saved, neighbours, species.shape[0]
+            components, parts, weights, pointers, directions, saved, neighbours, species.shape[0]
         )
         distance_slope = (torch.matmul(radial_slope, radial.t()) * slopes).sum(-1) * bend
         scale = self.energy_scale_eV.to(distance.dtype)
@@ -175,6 +228,8 @@ class MomentsStudent(StudentNetwork):
         components: Tensor,
         parts: list[Tensor],
         weights: list[Tensor],
+        pointers: list[Tensor],
+        directions: list[list[Tensor]],
         saved: list[list[Tensor]],
         neighbours: Tensor,
         num_atoms: int,
@@ -184,25 +239,49 @@ class MomentsStudent(StudentNetwork):
         radial_slopes: list[Tensor] = []
         feature_slope = torch.zeros_like(saved[-1][3])  # (N, H)
         later = torch.zeros_like(components[:, :1, :1])  # what later interactions add for the moments before
-        for layer in self.layers[::-1]:
+        for layer, direction in zip(self.layers[::-1], self.directions[::-1]):  # noqa: B905
             k = len(saved) - 1
-            weight, part = weights.pop(), parts[k]
+            weight, pointer, part = weights.pop(), pointers.pop(), parts[k]
             all_slope, feature_slope = layer.trace_back(saved.pop(), feature_slope)
             later, moment_slope = (all_slope + later).split([k * self.channels, self.channels], dim=2)
             edge_slope = torch.bmm(components.transpose(1, 2), moment_slope)  # (N, K, C)
             component_slopes.append(torch.bmm(moment_slope, (part * weight).transpose(1, 2)))
-            radial_slopes.insert(0, edge_slope * weight)
+            radial_slope = edge_slope * weight
             if k > 0:
-                shares = (edge_slope * part).flatten(0, 1)  # (N * K, C)
-                collected = shares.new_zeros((num_atoms, self.channels)).index_add(
-                    0, neighbours.flatten(), shares
-                )
-                source_slope = self.halo.fold(collected)  # (N, C)
+                collected = self.collected(edge_slope * part, neighbours, num_atoms)
+                if self.directed > 0:
+                    plain, gate = directions.pop()
+                    drawn, shares = self.carried_back(pointer, part, moment_slope)
+                    radial_slope = radial_slope + drawn
+                    collected = torch.cat([collected, self.collected(shares, neighbours, num_atoms)], dim=1)
+                    folded = self.halo.fold(collected)  # (N, C + 9 D)
+                    width = folded.shape[1] - self.channels
+                    source_slope, sent_slope = folded.split([self.channels, width], dim=1)
+                    sent_slope = sent_slope.unflatten(1, (-1, self.directed))
+                    by_moments, by_features = direction.trace_back(sent_slope, plain, gate)
+                    later, feature_slope = later + by_moments, feature_slope + by_features
+                else:
+                    source_slope = self.halo.fold(collected)  # (N, C)
                 feature_slope = feature_slope + torch.mm(source_slope, self.sources[k - 1].t())
+            radial_slopes.insert(0, radial_slope)
         component_slope = component_slopes[0]
         for slope in component_slopes[1:]:
             component_slope = component_slope + slope
         return component_slope, torch.cat(radial_slopes, dim=-1)
+
+    def collected(self, shares: Tensor, neighbours: Tensor, num_atoms: int) -> Tensor:
+        """Sum what edges (N, K, F) say of their neighbours, (num_atoms, F)."""
+        shares = shares.flatten(0, 1)
+        return shares.new_zeros((num_atoms, shares.shape[1])).index_add(0, neighbours.flatten(), shares)
+
+    def carried_back(self, pointer: Tensor, part: Tensor, moment_slope: Tensor) -> tuple[Tensor, Tensor]:
+        """Derivative by moments (N, 10, C) -> by radial parts (N, K, C) and directions (N, K, 9 D)."""
+        used = self.groups * self.directed
+        slope = moment_slope.split([1, 9], dim=1)[1].split([used, self.channels - used], dim=2)[0]
+        slope = slope.unflatten(2, (self.groups, self.directed)).transpose(1, 2).flatten(2)  # (N, G, 9 D)
+        radial = part.split([self.groups, self.channels - self.groups], dim=2)[0]
+        by_part = torch.bmm(pointer, slope.transpose(1, 2))  # (N, K, G)
+        return pad(by_part, [0, self.channels - self.groups]), torch.bmm(radial, slope)
 
     @torch.jit.export
     def energies_and_gradients(
@@ -245,8 +324,13 @@ class MomentsStudent(StudentNetwork):
         feature = distance[:, :0]
         moments = components[:, :, :0]
         with torch.no_grad():
-            for k, layer in enumerate(self.layers):
-                edge = parts[k] * gather(self.sources_of(k, feature, species), neighbours)
-                moments = torch.cat([moments, torch.bmm(components, edge)], dim=2)
+            for k, (layer, direction) in enumerate(zip(self.layers, self.directions)):  # noqa: B905
+                sent = feature[:, :0]
+                if k > 0 and self.directed > 0:
+                    direction.scale_to(moments)
+                    sent = direction(moments, feature)[0].flatten(1)
+                scalars, sent = self.told_by(k, feature, sent, species)
+                fresh = self.moments_of(components, parts[k], scalars, sent, neighbours)[0]
+                moments = torch.cat([moments, fresh], dim=2)
                 layer.scale_to(moments)
                 feature = layer(moments, feature, central)[1]

@@ -18,7 +18,7 @@ from compactff_md.students.painn import PaiNNConfig, PaiNNStudent
 BUDGETS = {"original": 427_292, "tiny": 77_203, "ultra-tiny": 21_459}
 SIZES = tuple(BUDGETS)
 
-_config = partial(MomentsConfig, decay=1, core=90, aligned=100)
+_config = partial(MomentsConfig, decay=1, core=90, floor=45, aligned=100)
 # `hidden` is the widest wanted; it shrinks where many elements would overrun the budget.
 _LOCAL = {
     "original": _config(radial=16, channels=96, mixed=128, triples=64, hidden=320, interactions=1),
@@ -26,9 +26,9 @@ _LOCAL = {
     "ultra-tiny": _config(radial=12, channels=24, mixed=28, triples=20, hidden=72, interactions=1),
 }
 _SECOND = {
-    "original": _config(radial=16, channels=64, mixed=80, triples=48, hidden=192, interactions=2),
-    "tiny": _config(radial=12, channels=24, mixed=32, triples=16, hidden=96, interactions=2),
-    "ultra-tiny": _config(radial=12, channels=16, mixed=16, triples=8, hidden=48, interactions=2),
+    "original": _config(radial=16, channels=64, mixed=80, triples=48, hidden=192, interactions=2, directed=8),
+    "tiny": _config(radial=12, channels=24, mixed=32, triples=16, hidden=96, interactions=2, directed=4),
+    "ultra-tiny": _config(radial=12, channels=16, mixed=16, triples=8, hidden=48, interactions=2, directed=4),
 }
 # docs/bakeoff.md: a second interaction pays at every size. "moments-local" is there for those who want
 # half the receptive field, such as in runs over many ranks.

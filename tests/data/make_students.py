@@ -22,6 +22,14 @@ MOMENTS = {"radial": 3, "channels": 4, "mixed": 4, "triples": 3, "hidden": 8, "i
 SMALL = {
     "moments": {**MOMENTS, "decay": 2, "core": 90},
     "moments-aligned": {**MOMENTS, "decay": 1, "core": 90, "aligned": 100},
+    "moments-directed": {
+        **MOMENTS,
+        "decay": 1,
+        "core": 90,
+        "floor": 45,
+        "aligned": 100,
+        "directed": 2,
+    },
     "painn": {"features": 6, "interactions": 2, "radial": 4, "update": 4},
 }
 # Some atoms of the structures are beyond them.
