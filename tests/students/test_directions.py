@@ -64,6 +64,19 @@ def test_gradients_are_those_of_the_energy(directed):
     assert torch.allclose(gradients, expected, rtol=1e-9, atol=1e-9 * float(expected.abs().max()))
 
 
+def test_what_is_sent_is_at_most_doubled_and_scaled_by_the_first_data():
+    network = with_directions(4)
+    direction = network.directions[1]
+    moments = 50.0 * torch.randn(40, 10, 24, generator=torch.Generator().manual_seed(0)).double()
+    direction.scale_to(moments)
+    features = torch.randn(40, len(direction.gate), generator=torch.Generator().manual_seed(1)).double()
+    with torch.no_grad():
+        sent, plain, _ = direction(moments, 100.0 * features)
+    assert bool((sent.abs() <= 2.0 * plain.abs()).all())
+    for part in plain.split([3, 6], dim=1):
+        assert float(part.square().mean().sqrt()) == pytest.approx(0.5, rel=1e-6)
+
+
 def test_older_students_have_none():
     hyperparameters = create("tiny", ELEMENTS).hyperparameters
     del hyperparameters["directed"]
