@@ -43,7 +43,8 @@ def test_forces_are_the_derivative_where_the_bounds_bite(student):
     within = (raw >= lowest) & (raw <= highest)
     assert 0 < int(within.sum()) < len(raw)
     torch.testing.assert_close(energies[within], plain[within])
-    assert float((energies - plain)[~within].abs().min()) > 0 and not torch.allclose(forces, other)
+    # The curve leaves the line with the third power: an atom just beyond a bound is where it was to rounding.
+    assert float((energies - plain)[~within].abs().median()) > 0 and not torch.allclose(forces, other)
     h = 1e-5
     for atom, axis in ((0, 0), (5, 1), (11, 2)):
         ends = []

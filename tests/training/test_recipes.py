@@ -7,7 +7,7 @@ from compactff_md.training.config import DistillConfig, read_config
 from compactff_md.training.steps import step_names
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
-NAMES = ("organic", "argyrodite", "argyrodite_more")
+NAMES = ("organic", "organic_original", "droplets", "more", "mutants", "argyrodite", "argyrodite_more")
 
 
 @pytest.mark.parametrize("name", NAMES)
