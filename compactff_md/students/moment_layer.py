@@ -30,12 +30,12 @@ class MomentsConfig:
     name it, 1 in every preset. Inside ``core`` percent of the sum of covalent radii, where no data reaches,
     the network sees a distance that hardly changes, so that it cannot outdo the repulsion: 0, for none, in
     files that do not name it, 90 in every preset. Inside ``floor`` percent it does not change at all, so that
-    the repulsion is alone there: 0, where it changes a little down to nothing, in files that do not name it,
-    45 in every preset. ``aligned`` percent of the sum of covalent radii are taken
+    the repulsion is alone there: 0, where it changes a little down to nothing, in files that do not name it
+    and the presets, 45 in ``moments-directed``. ``aligned`` percent of the sum of covalent radii are taken
     off the distances whose sines are the radial functions, so that bonds of all pairs of elements lie at the
     same place: 0 in files that do not name it, 100 in every preset. In further interactions an atom sends
     vectors and tensors of ``directed`` channels, at most ``channels``, which ``channels // directed`` radial
-    functions take along: 0 in files that do not name it.
+    functions take along: 0 in files that do not name it and the presets.
     """
 
     radial: int = 8

@@ -61,4 +61,4 @@ def test_every_preset_has_a_core_and_learns_what_is_smooth_first():
     for size in SIZES:
         for architecture in ("moments", "moments-local"):
             known = create(size, ["C", "H"], architecture=architecture).hyperparameters
-            assert (known["decay"], known["core"], known["floor"]) == (1, 90, 45)
+            assert (known["decay"], known["core"], known["floor"]) == (1, 90, 0)

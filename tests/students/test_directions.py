@@ -84,6 +84,7 @@ def test_older_students_have_none():
     assert not [name for name in older.state_dict() if "directions" in name]
 
 
-def test_every_preset_with_a_second_interaction_has_them():
+def test_they_are_in_the_variant_that_is_named_after_them_alone():
     for size in SIZES:
-        assert create(size, ELEMENTS).hyperparameters["directed"] > 0
+        assert create(size, ELEMENTS, architecture="moments-directed").hyperparameters["directed"] > 0
+        assert create(size, ELEMENTS).hyperparameters["directed"] == 0
