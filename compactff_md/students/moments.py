@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from compactff_md.errors import CompactFFError
 from compactff_md.students.base import StudentNetwork, gather, owned_rows
 from compactff_md.students.directions import Directions
 from compactff_md.students.moment_layer import MomentLayer, MomentsConfig, OffDiagonal
@@ -34,6 +35,11 @@ class MomentsStudent(StudentNetwork):
 
     def __init__(self, elements: list[str], cutoff_A: float, config: MomentsConfig) -> None:
         super().__init__(elements, cutoff_A, vars(config))
+        if not 0 <= config.directed <= config.channels or (config.core and config.floor >= config.core):
+            raise CompactFFError(
+                f"directed is {config.directed}, floor {config.floor}; expected at most the {config.channels} "
+                f"channels, and a floor below the core of {config.core}"
+            )
         self.num_interactions = config.interactions
         # The core's radius over r_s of the prior; without a core, as good as nothing.
         self.core = 0.01 * config.core / SWITCH_FRACTION if config.core else 1e-6

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from compactff_md.errors import CompactFFError
 from compactff_md.neighbours import neighbour_table
 from compactff_md.structure import Structure
 from compactff_md.students import SIZES, create, rebuild
@@ -75,6 +76,12 @@ def test_what_is_sent_is_at_most_doubled_and_scaled_by_the_first_data():
     assert bool((sent.abs() <= 2.0 * plain.abs()).all())
     for part in plain.split([3, 6], dim=1):
         assert float(part.square().mean().sqrt()) == pytest.approx(0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [{"directed": 25}, {"directed": -1}, {"directed": 4, "floor": 90}])
+def test_what_cannot_be_is_refused(wrong):
+    with pytest.raises(CompactFFError, match="expected at most the 24 channels"):
+        with_directions(**{"directed": 0, **wrong})
 
 
 def test_older_students_have_none():
