@@ -3,8 +3,8 @@
 What an atom tells of itself in a further interaction is not only how much it counts, but where its own
 neighbours lie: moments of rank 1 and 2, mixed to a few channels and multiplied by zero to two, as its
 features say. Whoever has it as a neighbour adds them to moments of his own. So the plane of a ring is known
-to the next one. The factor has bounds for the sake of a training at its full rate. The moments have none: with
-many more neighbours than in the training what is sent is unlike all that was learned (docs/bakeoff.md).
+to the next one. The factor has bounds for the sake of a training at its full rate. The moments have none:
+with many more neighbours than in the training, what is sent is unlike all that was learned (docs/bakeoff.md).
 """
 
 from __future__ import annotations

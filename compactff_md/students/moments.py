@@ -37,8 +37,8 @@ class MomentsStudent(StudentNetwork):
         super().__init__(elements, cutoff_A, vars(config))
         if not 0 <= config.directed <= config.channels or (config.core and config.floor >= config.core):
             raise CompactFFError(
-                f"directed is {config.directed}, floor {config.floor}; expected at most the {config.channels} "
-                f"channels, and a floor below the core of {config.core}"
+                f"directed is {config.directed}, floor {config.floor}; expected at most the "
+                f"{config.channels} channels, and a floor below the core of {config.core}"
             )
         self.num_interactions = config.interactions
         # The core's radius over r_s of the prior; without a core, as good as nothing.
