@@ -195,9 +195,9 @@ class MomentsStudent(StudentNetwork):
         for k, (layer, direction) in enumerate(zip(self.layers, self.directions)):  # noqa: B905
             sent = feature[:, :0]
             if k > 0 and self.directed > 0:
-                directed, plain, gate = direction(moments, feature)
+                directed, told = direction(moments, feature)
                 sent = directed.flatten(1)
-                directions.append([plain, gate])
+                directions.append(told)
             scalars, sent = self.told_by(k, feature, sent, species)
             fresh, weight, pointer = self.moments_of(components, parts[k], scalars, sent, neighbours)
             moments = torch.cat([moments, fresh], dim=2)
@@ -256,7 +256,6 @@ class MomentsStudent(StudentNetwork):
             if k > 0:
                 collected = self.collected(edge_slope * part, neighbours, num_atoms)
                 if self.directed > 0:
-                    plain, gate = directions.pop()
                     drawn, shares = self.carried_back(pointer, part, moment_slope)
                     radial_slope = radial_slope + drawn
                     collected = torch.cat([collected, self.collected(shares, neighbours, num_atoms)], dim=1)
@@ -264,7 +263,7 @@ class MomentsStudent(StudentNetwork):
                     width = folded.shape[1] - self.channels
                     source_slope, sent_slope = folded.split([self.channels, width], dim=1)
                     sent_slope = sent_slope.unflatten(1, (-1, self.directed))
-                    by_moments, by_features = direction.trace_back(sent_slope, plain, gate)
+                    by_moments, by_features = direction.trace_back(sent_slope, directions.pop())
                     later, feature_slope = later + by_moments, feature_slope + by_features
                 else:
                     source_slope = self.halo.fold(collected)  # (N, C)
