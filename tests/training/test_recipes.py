@@ -7,7 +7,8 @@ from compactff_md.training.config import DistillConfig, read_config
 from compactff_md.training.steps import step_names
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
-NAMES = ("organic", "organic_original", "droplets", "more", "mutants", "argyrodite", "argyrodite_more")
+NAMES = ("organic", "argyrodite", "argyrodite_more")
+LABELS_ALONE = ("pairs", "liquid", "further")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -15,6 +16,15 @@ def test_the_recipes_of_the_package_are_read_and_have_a_test(name):
     config = read_config(DistillConfig, RECIPES / f"{name}.yaml")
     assert len(step_names(config.sampling.steps)) == len(config.sampling.steps)
     assert any(step.purpose == "test" for step in config.sampling.steps)
+
+
+@pytest.mark.parametrize("name", LABELS_ALONE)
+def test_the_labels_that_the_organic_students_have_beside_are_of_their_teacher_and_elements(name):
+    organic = read_config(DistillConfig, RECIPES / "organic.yaml")
+    config = read_config(DistillConfig, RECIPES / f"{name}.yaml")
+    assert (config.teacher, config.elements) == (organic.teacher, organic.elements)
+    assert config.checks.max_force_eV_per_A <= organic.checks.max_force_eV_per_A
+    assert (RECIPES.parents[1] / config.structures).is_file()
 
 
 def test_the_recipe_of_water_has_a_liquid_and_rounds():
