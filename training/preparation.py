@@ -80,9 +80,11 @@ def _check_start(config: TrainConfig, data: LabelledSet, student: Student) -> No
             f"start_from is {config.start_from}, which knows {', '.join(network.elements)}; asked for are "
             f"{', '.join(missing)}, too. Train from the beginning, or start from a student of these elements"
         )
+    variants = students.variants_of(network)
+    architecture = config.architecture if config.architecture not in variants else None
     pairs = {
         "size": (config.size, student.metadata.size or config.size),
-        "architecture": (config.architecture or network.architecture, network.architecture),
+        "architecture": (architecture or variants[-1], variants[-1]),
         "cutoff_A": (network.cutoff_A if config.cutoff_A == default else config.cutoff_A, network.cutoff_A),
     }
     for name, (asked, there) in pairs.items():

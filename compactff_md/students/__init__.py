@@ -1,7 +1,15 @@
 """Students: compact networks from edges to energies of atoms."""
 
 from compactff_md.students.base import DTYPES, StudentNetwork, in_dtype
-from compactff_md.students.presets import ARCHITECTURES, BUDGETS, SIZES, VARIANTS, create, rebuild
+from compactff_md.students.presets import (
+    ARCHITECTURES,
+    BUDGETS,
+    SIZES,
+    VARIANTS,
+    create,
+    rebuild,
+    variants_of,
+)
 
 __all__ = [
     "ARCHITECTURES",
@@ -13,4 +21,5 @@ __all__ = [
     "create",
     "in_dtype",
     "rebuild",
+    "variants_of",
 ]

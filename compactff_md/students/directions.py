@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 # A vector and a symmetric tensor: the components of moments without the scalar.
 RANK_OF_SENT = (0, 0, 0, 1, 1, 1, 1, 1, 1)
-TIMES = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0)  # how often a component is in the whole: off-diagonals twice
+# How often a component is in the whole: off-diagonals twice.
+TIMES = (1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0)
 
 
 class Directions(nn.Module):

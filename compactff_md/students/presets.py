@@ -50,13 +50,8 @@ ARCHITECTURES: dict[str, _Build] = {
     "painn": lambda elements, cutoff_A, h: PaiNNStudent(elements, cutoff_A, PaiNNConfig(**h)),
 }
 # Names that `create` takes; the first is what the bake-off chose for each size.
-VARIANTS = {
-    "moments": _MOMENTS,
-    "moments-local": _LOCAL,
-    "moments-second": _SECOND,
-    "moments-directed": _DIRECTED,
-    "painn": _PAINN,
-}
+_MOMENTS_VARIANTS = {"moments-local": _LOCAL, "moments-second": _SECOND, "moments-directed": _DIRECTED}
+VARIANTS = {"moments": _MOMENTS, **_MOMENTS_VARIANTS, "painn": _PAINN}
 
 
 def create(
@@ -102,6 +97,23 @@ def create(
             f"{BUDGETS[size]} of {size!r}; choose a larger size or fewer elements"
         )
     return network
+
+
+def variants_of(network: StudentNetwork) -> list[str]:
+    """The name of its architecture, and those that :func:`create` takes for networks built like it.
+
+    Only how many interactions there are and whether atoms send directions counts; widths may be others.
+    """
+    if network.architecture != "moments":
+        return [network.architecture]
+    found = network.hyperparameters
+    built = found["interactions"], found.get("directed", 0) > 0
+    alike = [
+        name
+        for name, sizes in _MOMENTS_VARIANTS.items()
+        if (sizes["tiny"].interactions, sizes["tiny"].directed > 0) == built
+    ]
+    return [network.architecture, *alike]
 
 
 def rebuild(architecture: str, hyperparameters: dict, elements: list[str], cutoff_A: float) -> StudentNetwork:

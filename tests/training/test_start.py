@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import compactff_md
+from compactff_md.artifact import describe, save_student
 from compactff_md.errors import CompactFFError
 from compactff_md.training.dataset import load_sets
 from compactff_md.training.distill import train_from_files
@@ -68,6 +69,16 @@ def test_it_is_ahead_of_one_that_starts_from_nothing(ethanol_sets, quick_config,
     assert error_of(started, ethanol_sets[1]) < 0.5 * error_of(fresh, ethanol_sets[1])
 
 
+@pytest.mark.parametrize("variant", ["moments-local", "moments-second", "moments-directed", "painn"])
+def test_a_variant_goes_on_by_its_own_name(ethanol_sets, quick_config, tmp_path, variant):
+    config = quick_config(architecture=variant, steps=2)
+    network = train(config, *ethanol_sets, tmp_path / "first").network
+    start = tmp_path / "start.safetensors"
+    save_student(start, network, describe(network, seed=0, teacher={"name": "t"}, data={"train": 1}))
+    more = quick_config(architecture=variant, steps=1, start_from=str(start))
+    assert train(more, *ethanol_sets, tmp_path / "more").network.hyperparameters == network.hyperparameters
+
+
 def test_a_finished_run_starts_another(ethanol_files, quick_config, tmp_path):
     """By its folder; the file then says where it came from, and another student there is another run."""
     first = train_from_files(quick_config(), [ethanol_files["train"]], tmp_path / "first")
@@ -89,6 +100,7 @@ def test_a_finished_run_starts_another(ethanol_files, quick_config, tmp_path):
         ({"start_from": START, "size": "tiny"}, "size is tiny, but organic-ultra-tiny has ultra-tiny"),
         ({"start_from": START, "cutoff_A": 6.0}, "cutoff_A is 6.0, but organic-ultra-tiny has 5.0"),
         ({"start_from": START, "architecture": "painn"}, "architecture is painn"),
+        ({"start_from": START, "architecture": "moments-local"}, "architecture is moments-local"),
         ({"start_from": START, "elements": ["H", "C", "O", "Fe"]}, "asked for are Fe, too"),
     ],
 )
