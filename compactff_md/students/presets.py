@@ -30,7 +30,7 @@ _SECOND = {
     "tiny": _config(radial=12, channels=24, mixed=32, triples=16, hidden=96, interactions=2),
     "ultra-tiny": _config(radial=12, channels=16, mixed=16, triples=8, hidden=48, interactions=2),
 }
-# docs/bakeoff.md: more accurate for many molecules, for a tenth to a quarter more time.
+# docs/bakeoff.md: more accurate for many molecules, for an eighth to four fifths more time.
 _DIRECTED = {
     size: replace(_SECOND[size], directed=directed, floor=45)
     for size, directed in (("original", 8), ("tiny", 4), ("ultra-tiny", 4))
