@@ -17,7 +17,9 @@ from pathlib import Path
 import ase
 import numpy as np
 
+from compactff_md.engines.molecules import find_molecules
 from compactff_md.files import atomic_write
+from compactff_md.structure import Structure
 from compactff_md.teachers import create_teacher
 from compactff_md.training.asking import Asking, answered
 from compactff_md.training.config import SamplingConfig
@@ -30,6 +32,7 @@ from compactff_md.training.labelling import (
     labelled_atoms,
     write_frames,
 )
+from compactff_md.training.liquids import cut_piece
 from compactff_md.training.modes import hessian, thermal_displacement
 from compactff_md.training.planning import ChainSpec
 from compactff_md.training.sampling import (
@@ -211,25 +214,31 @@ class Chain:
         self.atoms.positions = self.phase.positions_A
         if self.phase.cell_A is not None:
             self.atoms.set_cell(self.phase.cell_A)
-        label = self.phase.label if self.mover is self.labeller else self._label_of_teacher()
+        frame = self._piece(rng) if self.spec.piece_atoms else self.atoms
+        label = self.phase.label if self.mover is self.labeller else self._label_of_teacher(frame)
         if label is None:
             self.phase = None
             return
         if label.max_force_eV_per_A <= self.config.max_force_eV_per_A:
-            frame = labelled_atoms(self.atoms, label, source="md", temperature_K=temperature_K, **origin)
+            frame = labelled_atoms(frame, label, source="md", temperature_K=temperature_K, **origin)
             self.pending.append(frame)
         else:
             self.labeller.counts.rejected += 1
         if not testing:
-            for atoms, label in rattle_walk(self.atoms, self.config, self.labeller, rng):
+            for atoms, label in rattle_walk(frame, self.config, self.labeller, rng):
                 self.pending.append(labelled_atoms(atoms, label, source="rattle", **origin))
         self._cut()
 
-    def _label_of_teacher(self) -> Label | None:
+    def _piece(self, rng: np.random.Generator) -> ase.Atoms:
+        """A piece of the present frame; its molecules are those of the start, whatever came close since."""
+        molecules = find_molecules(Structure.from_ase(self._start_atoms()))
+        return cut_piece(self.atoms, molecules, self.spec.piece_atoms or 0, rng)
+
+    def _label_of_teacher(self, atoms: ase.Atoms) -> Label | None:
         """What the teacher says of where its driver came; None where that is nothing to learn from."""
         counts, most = self.labeller.counts, self.config.max_force_eV_per_A
         try:
-            label = self.labeller.label(self.atoms)
+            label = self.labeller.label(atoms)
         except TeacherFailure:
             counts.failures += 1
             return None

@@ -46,6 +46,7 @@ from compactff_md.training.teacher_check import (
     check_labels_are_its_own,
     gradient_warning,
     open_shell_warning,
+    periodic_warning,
 )
 from compactff_md.training.uncertainty import fit_uncertainty, force_error, quality, tell
 
@@ -175,12 +176,16 @@ def distill(config: DistillConfig, out: str | Path, reporter: Reporter | None = 
 
 
 def _examine(teacher: Teacher, structures: list[ase.Atoms], run: RunFolder, reporter: Reporter) -> None:
-    """Once for a run, warn of a teacher whose forces are no gradient, and of odd numbers of electrons."""
+    """Once for a run, warn of what the teacher is not good for."""
     path = run.path / CHECK_FILE
     if path.is_file() or not structures:
         return
     found = check_gradient(teacher, structures[0])
-    for warning in (gradient_warning(teacher, found), open_shell_warning(teacher, structures)):
+    for warning in (
+        gradient_warning(teacher, found),
+        open_shell_warning(teacher, structures),
+        periodic_warning(teacher, structures),
+    ):
         if warning:
             reporter.note(warning)
     write_json(path, found)

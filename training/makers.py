@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from compactff_md.errors import CompactFFError
 from compactff_md.training.chemistry import conformers
 from compactff_md.training.clusters import pack
+from compactff_md.training.liquids import draw_mixture, fill_box
 from compactff_md.training.molecules import read_smiles
 from compactff_md.training.sampling import random_strain, separation_A, strained
 from compactff_md.training.steps import (
@@ -23,6 +24,7 @@ from compactff_md.training.steps import (
     ConformersStep,
     ContactsStep,
     DimersStep,
+    LiquidStep,
     MakerStep,
     StrainStep,
     SubstitutionStep,
@@ -71,6 +73,7 @@ def _needs(step: MakerStep) -> str:
         VolumesStep: "expected periodic ones",
         TorsionsStep: "expected molecules with bonds to turn about",
         ClustersStep: "expected free molecules, small enough for max_atoms",
+        LiquidStep: "expected free molecules, small enough for max_atoms",
         SubstitutionStep: "they have none of the elements",
     }.get(type(step), "atoms would come too close")
 
@@ -191,6 +194,16 @@ def cluster(
     return pack(free, size, step.water_share, step.closeness, step.max_atoms, rng) if free else None
 
 
+def liquid(
+    step: LiquidStep, sources: Sequence[ase.Atoms], index: int, rng: np.random.Generator
+) -> ase.Atoms | None:
+    """Fill a box with the next share of water; None where fewer than two free molecules fit into it."""
+    free = [atoms for atoms in sources if not atoms.pbc.any()]
+    share = step.water_shares[index % len(step.water_shares)]
+    drawn = draw_mixture(free, step.kinds, share, step.max_atoms, rng) if free else []
+    return fill_box(drawn, step.closeness, rng) if len(drawn) > 1 else None
+
+
 def substitution(
     step: SubstitutionStep, sources: Sequence[ase.Atoms], index: int, rng: np.random.Generator
 ) -> ase.Atoms | None:
@@ -245,5 +258,6 @@ MAKERS: dict[type[MakerStep], Maker] = {
     ContactsStep: contact,
     DimersStep: dimer,
     ClustersStep: cluster,
+    LiquidStep: liquid,
     SubstitutionStep: substitution,
 }

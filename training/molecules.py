@@ -15,7 +15,6 @@ from pathlib import Path
 
 import ase
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from compactff_md.errors import CompactFFError
@@ -33,6 +32,7 @@ from compactff_md.training.chemistry import (
     split_key,
     why_not,
 )
+from compactff_md.training.config import read_config
 from compactff_md.training.labelling import write_frames
 
 FRAGMENTS = Path(__file__).parent / "recipes" / "fragments.yaml"
@@ -56,8 +56,14 @@ class Fragments(BaseModel):
 
 
 def read_fragments(path: str | Path = FRAGMENTS) -> Fragments:
-    """Read fragments from YAML."""
-    return Fragments.model_validate(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+    """Read fragments from YAML.
+
+    Raises
+    ------
+    CompactFFError
+        If the file is missing or is not such a list.
+    """
+    return read_config(Fragments, path)
 
 
 def build_molecules(
@@ -216,15 +222,16 @@ def write_lists(
     max_atoms: int,
     others: Sequence[str] = (),
     parents: Sequence[str] = (),
+    fragments: Fragments | None = None,
 ) -> tuple[int, int]:
     """Write ``train.smi`` and ``test.smi`` without the scaffolds of ``others``; return how many each has.
 
-    They are mutants of the ``parents`` where there are some, else of fragments.
+    They are mutants of the ``parents`` where there are some, else of fragments (None: the package's own).
     """
     if parents:
         built = mutate_molecules(parents, count, seed, max_atoms)
     else:
-        built = build_molecules(count, seed, max_atoms)
+        built = build_molecules(count, seed, max_atoms, fragments)
     Path(folder).mkdir(parents=True, exist_ok=True)
     built = apart_from(built, others)
     train, test = split_molecules(built, num_test, seed)
@@ -268,10 +275,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--structures", type=int, default=0, help="of the test, in test.xyz")
     parser.add_argument("--apart-from", help="file of SMILES whose scaffolds are left out")
     parser.add_argument("--mutants-of", help="file of SMILES to change, in the place of fragments")
+    parser.add_argument("--fragments", default=FRAGMENTS, help="file of fragments")
     given = parser.parse_args(arguments)
+    fragments = read_fragments(given.fragments)
     others, parents = (read_smiles(path) if path else () for path in (given.apart_from, given.mutants_of))
     train, test = write_lists(
-        given.out, given.count, given.test, given.seed, given.max_atoms, others, parents
+        given.out, given.count, given.test, given.seed, given.max_atoms, others, parents, fragments
     )
     if given.structures:
         unseen = read_smiles(Path(given.out) / "test.smi")

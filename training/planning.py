@@ -31,7 +31,7 @@ class ChainSpec(BaseModel):
     member after the other, "modes" displaces the first along its normal modes. ``strained`` chains start
     from a randomly deformed cell. ``equilibration_steps`` come before the first frame; None takes those of
     the configuration for a test and none otherwise. ``driver`` names what moves the atoms in "md", None the
-    teacher itself.
+    teacher itself; of a frame, then, a piece of ``piece_atoms`` atoms is labelled where that is given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,6 +47,7 @@ class ChainSpec(BaseModel):
     pressure_bar: float | None = None
     equilibration_steps: int | None = None
     driver: str | None = None
+    piece_atoms: int | None = None
 
 
 def plan_chains(num_structures: int, config: SamplingConfig, seed: int) -> list[ChainSpec]:
@@ -291,6 +292,7 @@ def _dynamics(
                     "pressure_bar": step.pressure_bar if step.ensemble == "npt" else None,
                     "equilibration_steps": step.equilibration_steps,
                     "driver": step.driver,
+                    "piece_atoms": step.piece_atoms,
                 }
             ),
             own,

@@ -1,6 +1,6 @@
 """The steps that a sampling recipe may list: what each makes, from which structures, and how much.
 
-Some steps make structures without the teacher (conformers, clusters, torsions, strain, volumes, contacts,
+Some steps make structures without the teacher (conformers, clusters, liquid, torsions, strain, volumes, contacts,
 dimers, substitution); of these ``frames`` are labelled, chosen to be unlike each other. The others move with
 the teacher (md, rattle, modes) and label what they meet.
 """
@@ -71,6 +71,20 @@ class ClustersStep(MakerStep):
     water_share: float = Field(0.5, ge=0, le=1)
     closeness: tuple[float, float] = (0.75, 1.05)
     max_atoms: int = Field(60, ge=2)
+
+
+class LiquidStep(MakerStep):
+    """Cubic periodic boxes of up to ``max_atoms`` atoms: water and ``kinds`` molecules drawn from ``of``.
+
+    The shares of water are taken in turn. The molecules are rigid and as close as turning them one by one
+    allows, which is less dense than the liquid: dynamics at constant pressure brings them together.
+    """
+
+    kind: Literal["liquid"]
+    kinds: int = Field(2, ge=1)
+    water_shares: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field((1.0, 0.5, 0.0), min_length=1)
+    closeness: float = Field(0.8, gt=0.3, le=1.2)
+    max_atoms: int = Field(160, ge=6)
 
 
 class TorsionsStep(MakerStep):
@@ -158,6 +172,10 @@ class MDStep(Step):
     the teacher labels the frames that are kept: each then costs one call, and not one a step. For training
     only; the test is of the teacher's own trajectories. A chain gets at least ``fewest`` frames where the
     number of temperatures can fall for it, and, where chains equilibrate first, that of the structures.
+
+    With ``piece_atoms`` not the frame is labelled but a round piece of it, whole molecules of at most so many
+    atoms about a random place, free: what a liquid is to a teacher that knows free molecules only, or is too
+    slow for a box. It needs a driver, which sees the periodic structure.
     """
 
     kind: Literal["md"]
@@ -171,6 +189,7 @@ class MDStep(Step):
     rattles: int = Field(1, ge=0)
     max_strain: float = Field(0.03, ge=0, lt=0.5)
     fewest: int = Field(10, ge=1)
+    piece_atoms: int | None = Field(None, ge=3)
 
     @model_validator(mode="after")
     def _warm(self) -> Self:
@@ -178,6 +197,10 @@ class MDStep(Step):
             raise ValueError(f"temperatures_K is {self.temperatures_K}; expected at least one, all above 0 K")
         if self.driver is not None and self.purpose == "test":
             raise ValueError("a test is of the teacher's own trajectories; leave out the driver")
+        if self.piece_atoms is not None and self.driver is None:
+            raise ValueError(
+                "pieces are labelled of what a driver moves; give one, such as student:organic-tiny"
+            )
         return self
 
 
@@ -203,6 +226,7 @@ class ModesStep(Step):
 AnyStep = Annotated[
     ConformersStep
     | ClustersStep
+    | LiquidStep
     | TorsionsStep
     | StrainStep
     | VolumesStep

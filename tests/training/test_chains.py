@@ -249,6 +249,22 @@ def test_a_killed_chain_with_a_driver_goes_on(tmp_path, spec):
         np.testing.assert_allclose(one.positions, other.positions, atol=1e-10)
 
 
+def test_of_a_driven_box_only_free_pieces_are_labelled(tmp_path, spec):
+    box = molecule("H2O", cell=[4.0] * 3, pbc=True) * (3, 3, 2)
+    driven = spec.model_copy(
+        update={"driver": DRIVER, "piece_atoms": 14, "pressure_bar": 1e5, "frames": 6, "temperature_K": 100.0}
+    )
+    counts = run(tmp_path, driven, {0: box}, sampling(rattles=1))
+    frames = frames_of(tmp_path)
+    assert len(frames) == 6 and counts.calls == 6
+    for frame in frames:
+        assert frame.get_chemical_symbols() == ["O", "H", "H"] * 4 and not frame.pbc.any()
+        again = frame.copy()
+        again.calc = EMT()
+        np.testing.assert_allclose(frame.get_forces(), again.get_forces(), atol=1e-5)
+    assert [frame.info["source"] for frame in frames[:2]] == ["md", "rattle"]
+
+
 STUDENT = "student:organic-ultra-tiny"
 FLOCK = ("CH3OH", "H2O", "CH3CH2OH")
 

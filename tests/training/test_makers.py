@@ -12,6 +12,7 @@ from compactff_md.training.steps import (
     ConformersStep,
     ContactsStep,
     DimersStep,
+    LiquidStep,
     StrainStep,
     SubstitutionStep,
     TorsionsStep,
@@ -119,6 +120,16 @@ def test_substitution_keeps_the_composition_where_it_exchanges_and_counts_what_i
 def test_clusters_take_the_sizes_in_turn():
     step = ClustersStep(kind="clusters", count=4, sizes=(2, 3), water_share=1.0)
     assert [len(atoms) for atoms in made(step, molecule("CH4"))] == [8, 11, 8, 11]
+    with pytest.raises(CompactFFError, match="expected free molecules"):
+        made(step, salt())
+
+
+def test_boxes_of_a_liquid_take_the_shares_of_water_in_turn():
+    step = LiquidStep(kind="liquid", count=4, water_shares=(1.0, 0.0), kinds=1, max_atoms=40)
+    wet, dry, *_ = boxes = made(step, molecule("CH4"))
+    assert all(box.pbc.all() for box in boxes)
+    assert wet.symbols.formula.count() == {"O": 13, "H": 26}
+    assert dry.symbols.formula.count() == {"C": 8, "H": 32}
     with pytest.raises(CompactFFError, match="expected free molecules"):
         made(step, salt())
 

@@ -13,6 +13,7 @@ from compactff_md.training.chemistry import (
     why_not,
 )
 from compactff_md.training.molecules import (
+    FRAGMENTS,
     Fragments,
     apart_from,
     build_molecules,
@@ -68,14 +69,30 @@ def test_what_the_fragments_cannot_give_is_told(built):
         split_molecules(built, 1000, seed=0)
 
 
-def test_the_fragments_of_the_package_are_sound():
-    known = read_fragments()
+@pytest.mark.parametrize("path", [FRAGMENTS, FRAGMENTS.with_name("nitrogen.yaml")])
+def test_the_fragments_of_the_package_are_sound(path):
+    known = read_fragments(path)
     for smiles in (*known.rings, *known.chains, *known.molecules):
         assert why_not(parse(smiles), 40) == "", smiles
     assert all(smiles.count("*") == 2 for smiles in known.linkers)
     assert all(smiles.count("*") == 1 for smiles in known.groups)
     for smiles in (*known.linkers, *known.groups):
         parse(smiles)
+
+
+def test_lists_are_made_of_given_fragments(tmp_path):
+    fragments = FRAGMENTS.with_name("nitrogen.yaml")
+    main(["--out", str(tmp_path), "--count", "200", "--test", "1", "--fragments", str(fragments)])
+    made = read_smiles(tmp_path / "train.smi")
+    assert sum("NN" in smiles or "N=N" in smiles or "nn" in smiles for smiles in made) > 0.3 * len(made)
+
+
+def test_a_list_of_fragments_that_is_none_is_told(tmp_path):
+    with pytest.raises(CompactFFError, match="no such recipe"):
+        read_fragments(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("rings: [C1CC1]\nchains: [C]\nlinkers: ['*C*']\n")
+    with pytest.raises(CompactFFError, match="the field 'groups' is missing"):
+        read_fragments(tmp_path / "bad.yaml")
 
 
 def test_lists_are_written_and_read(tmp_path):

@@ -34,6 +34,8 @@ def test_steps_have_names_and_refer_to_earlier_ones():
         ([MD], {"frames": 30}, "steps and frames contradict each other"),
         ([MD], {"mode": "given", "trajectories": 3}, "steps and mode, trajectories contradict"),
         ([{**MD, "purpose": "test", "driver": "gfn1-xtb"}], {}, "leave out the driver"),
+        ([{**MD, "piece_atoms": 60}], {}, "pieces are labelled of what a driver moves"),
+        ([{"kind": "liquid", "water_shares": []}], {}, "at least 1 item"),
         ([{**MD, "purpose": "test"}], {"test_frames": 3}, "steps and test_frames contradict"),
         ([{"kind": "volumes", "factors": [1.1, 0.9]}], {}, "expected 0.3 <= smallest < largest"),
         ([{"kind": "substitution"}], {}, "nothing to substitute"),
