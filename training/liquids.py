@@ -1,4 +1,4 @@
-"""Boxes of molecules close to a liquid, and pieces cut out of one for teachers that know free molecules only."""
+"""Boxes of molecules close to a liquid, and pieces cut out of one for teachers of free molecules."""
 
 from __future__ import annotations
 

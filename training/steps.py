@@ -1,8 +1,8 @@
 """The steps that a sampling recipe may list: what each makes, from which structures, and how much.
 
-Some steps make structures without the teacher (conformers, clusters, liquid, torsions, strain, volumes, contacts,
-dimers, substitution); of these ``frames`` are labelled, chosen to be unlike each other. The others move with
-the teacher (md, rattle, modes) and label what they meet.
+Some steps make structures without the teacher (conformers, clusters, liquid, torsions, strain, volumes,
+contacts, dimers, substitution); of these ``frames`` are labelled, chosen to be unlike each other. The others
+move with the teacher (md, rattle, modes) and label what they meet.
 """
 
 from __future__ import annotations
