@@ -1,8 +1,9 @@
 """Every figure of the documents: ``make bench``, or ``python -m compactff_md.training.bench PART``.
 
 Prints Markdown tables and writes them with their numbers into runs/bench. Parts: speed and lammps (six
-and twenty minutes), aspirin, bakeoff and ablation, which train (half an hour each, with two jobs), and
-molecules (70 minutes). What is trained already is not trained again: remove the out folder to start anew.
+and twenty minutes), liquid (twenty minutes), aspirin, bakeoff and ablation, which train (half an hour
+each, with two jobs), and molecules (70 minutes). What is trained already is not trained again: remove the
+out folder to start anew.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from compactff_md.training.bakeoff import bakeoff
 from compactff_md.training.bench_ablation import ablation
 from compactff_md.training.bench_aspirin import aspirin
 from compactff_md.training.bench_lammps import against_bare, against_teacher
+from compactff_md.training.bench_liquid import liquid
 from compactff_md.training.bench_molecules import molecules
 from compactff_md.training.bench_speed import against_painn, scaling
 
@@ -74,6 +76,13 @@ def lammps(arguments: argparse.Namespace) -> None:
         show("lammps teacher: SevenNet 7net-0 through ASE on the same box", rows, arguments.out)
 
 
+def pieces_of_a_liquid(arguments: argparse.Namespace) -> None:
+    """Density at constant pressure, and errors on free pieces of the liquid."""
+    given = arguments
+    rows = liquid(given.students, given.liquid, "gfn2-xtb", 1.0, given.liquid_ps, 192, given.pieces)
+    show(f"liquid: {given.liquid.name}, 300 K, 1 bar, pieces of 192 atoms by GFN2-xTB", rows, given.out)
+
+
 def parts_of_distillation(arguments: argparse.Namespace) -> None:
     """Accuracy with and without each part of a distillation, after equal labels and steps."""
     calls, steps = arguments.calls, arguments.steps
@@ -96,6 +105,7 @@ PARTS = {
     "bakeoff": architectures,
     "ablation": parts_of_distillation,
     "molecules": random_molecules,
+    "liquid": pieces_of_a_liquid,
 }
 
 
@@ -123,6 +133,14 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=3000, help="of the teacher for each (ablation)")
     parser.add_argument("--steps", type=int, default=8000, help="of training each (ablation)")
     parser.add_argument("--time-ps", type=float, default=100.0, help="of NVE (aspirin)")
+    parser.add_argument(
+        "--students", nargs="+", default=[f"organic-{size}" for size in SIZES], help="names or files (liquid)"
+    )
+    parser.add_argument(
+        "--liquid", type=Path, default=Path("openmm/water_box.xyz"), help="box of molecules (liquid)"
+    )
+    parser.add_argument("--liquid-ps", type=float, default=10.0, help="of dynamics each (liquid)")
+    parser.add_argument("--pieces", type=int, default=6, help="that the teacher labels (liquid)")
     parser.add_argument("--train", type=Path, default=DATA / "ethanol_train.xyz.gz", help="for bakeoff")
     parser.add_argument("--test", type=Path, default=DATA / "ethanol_test.xyz.gz", help="for bakeoff")
     return parser.parse_args()
