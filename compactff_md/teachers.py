@@ -115,6 +115,21 @@ class Teacher:
                 f"all three directions, got pbc {atoms.pbc.tolist()}"
             )
 
+    def caution(self, structures: Iterable[ase.Atoms]) -> str:
+        """What to know before its labels of such structures are believed; empty where nothing is.
+
+        GFN2-xTB of tblite with periodic boundaries is not that of free molecules: 64 molecules of water in a
+        box are bound by half of what they should be, and their pressure is kilobars too high, from the
+        Ewald sum of its multipoles (tblite 0.8; https://github.com/tblite/tblite/pull/284).
+        """
+        if self.name != "gfn2-xtb" or not any(atoms.pbc.any() for atoms in structures):
+            return ""
+        return (
+            "warning: gfn2-xtb with periodic boundaries is not gfn2-xtb of free molecules: its energy is too "
+            "high by a part that grows with the density, its pressure by kilobars. Take gfn1-xtb; a student "
+            "of gfn2-xtb learns a liquid from free pieces of it (piece_atoms of a step md)"
+        )
+
     def describe(self) -> dict[str, Any]:
         """Return name, version and settings as kept in student files."""
         return {"name": self.name, "version": self.version, "settings": dict(self.settings)}

@@ -2,7 +2,7 @@
 
 ``python -m compactff_md.training.bench liquid``: each student moves a periodic box from where it is given,
 and round pieces of the frames at the end are labelled by the teacher, free: the only way to ask a teacher
-that is not right with periodic boundaries (:func:`compactff_md.training.teacher_check.periodic_warning`).
+that is not right with periodic boundaries (:meth:`compactff_md.teachers.Teacher.caution`).
 """
 
 from __future__ import annotations

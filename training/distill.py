@@ -46,7 +46,6 @@ from compactff_md.training.teacher_check import (
     check_labels_are_its_own,
     gradient_warning,
     open_shell_warning,
-    periodic_warning,
 )
 from compactff_md.training.uncertainty import fit_uncertainty, force_error, quality, tell
 
@@ -184,7 +183,7 @@ def _examine(teacher: Teacher, structures: list[ase.Atoms], run: RunFolder, repo
     for warning in (
         gradient_warning(teacher, found),
         open_shell_warning(teacher, structures),
-        periodic_warning(teacher, structures),
+        teacher.caution(structures),
     ):
         if warning:
             reporter.note(warning)

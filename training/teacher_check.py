@@ -90,22 +90,6 @@ def open_shell_warning(teacher: Teacher, structures: Sequence[ase.Atoms]) -> str
     )
 
 
-def periodic_warning(teacher: Teacher, structures: Sequence[ase.Atoms]) -> str:
-    """Say that GFN2-xTB of tblite is not that of free molecules where a structure is periodic.
-
-    64 molecules of water in a periodic box are bound by half of what they should be, and their pressure is
-    some 10 kbar too high: an energy that goes with one over the volume is too much, from the Ewald sum of
-    its multipoles (tblite 0.8; https://github.com/tblite/tblite/pull/284).
-    """
-    if teacher.name != "gfn2-xtb" or not any(atoms.pbc.any() for atoms in structures):
-        return ""
-    return (
-        "warning: gfn2-xtb with periodic boundaries is not gfn2-xtb of free molecules: its energy is too "
-        "high by a part that grows with the density, its pressure by kilobars. Take gfn1-xtb, or label free "
-        "pieces of what a student moves (piece_atoms of a step md)"
-    )
-
-
 def check_labels_are_its_own(teacher: Teacher, frames: Sequence[Frame], most: int = 3) -> None:
     """Ask the teacher again about a few labelled frames.
 

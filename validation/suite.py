@@ -92,6 +92,10 @@ def validate(
     """
     progress = progress or Silent()
     systems = group(check(assignment))
+    if hasattr(assignment.teacher, "caution"):
+        caution = assignment.teacher.caution([frame.to_ase() for frame in assignment.structures])
+        if caution:
+            progress.note(caution)
     begun = time.monotonic()
     with Stages(out, identity_of(assignment), shared) as stages:
         sections: dict[str, Section] = {}

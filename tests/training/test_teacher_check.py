@@ -8,13 +8,11 @@ from ase.calculators.emt import EMT
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 from compactff_md.training.frames import Frame
-from compactff_md.training.liquids import fill_box
 from compactff_md.training.teacher_check import (
     check_gradient,
     check_labels_are_its_own,
     gradient_warning,
     open_shell_warning,
-    periodic_warning,
 )
 
 
@@ -53,33 +51,6 @@ def test_odd_numbers_of_electrons_are_told_where_shells_are_closed():
     assert open_shell_warning(teacher(name="gfn2-xtb", charge=1), [radical]) == ""
     assert open_shell_warning(teacher(name="gfn2-xtb", multiplicity=2), [radical]) == ""
     assert open_shell_warning(teacher(name="chgnet"), [radical]) == ""
-
-
-def test_gfn2_is_warned_of_where_a_structure_is_periodic():
-    free, box = molecule("CH3OH"), molecule("CH3OH", cell=[8.0] * 3, pbc=True)
-    assert "gfn1-xtb" in periodic_warning(teacher(name="gfn2-xtb"), [free, box])
-    assert periodic_warning(teacher(name="gfn2-xtb"), [free]) == ""
-    assert periodic_warning(teacher(name="gfn1-xtb"), [box]) == ""
-
-
-def test_gfn2_is_still_to_be_warned_of():
-    """Once this fails, tblite has mended its periodic GFN2-xTB, and the warning can go."""
-    tblite = pytest.importorskip("tblite.ase")
-    rng = np.random.default_rng(0)
-    box = fill_box([molecule("H2O") for _ in range(16)], 0.8, rng)
-    free = box.copy()
-    free.pbc = False
-    wide = free.copy()
-    wide.set_cell([16.0] * 3)
-    wide.pbc = True
-    found = {}
-    for method in ("GFN1-xTB", "GFN2-xTB"):
-        for atoms in (free, wide):
-            atoms.calc = tblite.TBLite(method=method, verbosity=0)
-        found[method] = (wide.get_potential_energy() - free.get_potential_energy()) / 16
-    assert (
-        abs(found["GFN1-xTB"]) < 0.01 < found["GFN2-xTB"]
-    )  # eV a molecule, of a droplet far from its images
 
 
 def labelled(shift_eV: float) -> Frame:

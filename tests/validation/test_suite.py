@@ -358,3 +358,18 @@ class TestTrajectories:
         path.write_text("2\n\nW1 0 0 0\nQQ 0 0 1\n" * 3)
         with pytest.raises(CompactFFError, match="does not tell the elements"):
             analyse([path], path, tmp_path / "out", settings=SETTINGS, thresholds=Thresholds())
+
+
+def test_what_is_to_know_of_the_teacher_is_said(tmp_path):
+    class Cautious(Teacher):
+        def caution(self, structures):
+            return f"warning: not of {len(structures)} such"
+
+    class Notes(Counting):
+        def note(self, message: str) -> None:
+            said.append(message)
+
+    said: list[str] = []
+    job = assignment(settings=SHORT.model_copy(update={"sections": ("forces",)}))
+    validate(replace(job, teacher=Cautious()), tmp_path, Notes())
+    assert said == ["warning: not of 1 such"]
