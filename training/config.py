@@ -13,7 +13,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.files import write_text
 from compactff_md.students import SIZES
 from compactff_md.training.keys import LabelKeys
-from compactff_md.training.steps import AnyStep, ConformersStep, step_names
+from compactff_md.training.steps import AnyStep, ConformersStep, DimersStep, step_names
 
 Model = TypeVar("Model", bound=BaseModel)
 DEFAULT_STEPS = 20_000
@@ -302,7 +302,8 @@ class DistillConfig(TrainConfig):
     """From structures to a student: everything of :class:`TrainConfig`, and the teacher and sampling.
 
     ``minutes`` covers labelling and training: labelling ends after half of it with what it has, training
-    takes the rest. ``structures`` may be None where the sampling makes its own from SMILES. ``labelled``
+    takes the rest. ``structures`` may be None where the sampling makes its own, from SMILES or as pairs of
+    named elements. ``labelled``
     are files with frames that the same teacher has labelled before; they join the training frames.
     ``labels_from`` is the out folder of another run with the same teacher, sampling and seed, whose labels
     are then used, such as for another size of student.
@@ -319,7 +320,11 @@ class DistillConfig(TrainConfig):
 
     @model_validator(mode="after")
     def _from_something(self) -> Self:
-        if self.structures is None and not any(isinstance(s, ConformersStep) for s in self.sampling.steps):
+        from_nothing = any(
+            isinstance(step, ConformersStep) or (isinstance(step, DimersStep) and step.elements)
+            for step in self.sampling.steps
+        )
+        if self.structures is None and not from_nothing:
             raise ValueError("the field 'structures' is missing")
         return self
 

@@ -15,6 +15,7 @@ from typing import Any
 import ase
 
 from compactff_md.artifact import describe, save_student
+from compactff_md.errors import CompactFFError
 from compactff_md.files import plain, write_json
 from compactff_md.student import student_file
 from compactff_md.students.uncertainty import Uncertainty
@@ -140,6 +141,38 @@ def distill(config: DistillConfig, out: str | Path, reporter: Reporter | None = 
         For bad structures, an unknown teacher or one that fails too often, a folder that holds another
         run, training that diverges.
     """
+    reporter, team, teacher, run = _labelled_run(config, out, reporter)
+    if run.finished:
+        return _finished(run, reporter)
+    labels = read_labels(run.path if config.labels_from is None else Path(config.labels_from))
+    rounds = _rounds(config, labels, teacher, run, team, reporter)
+    training = _training_config(config, labels, rounds)
+    sets = load_sets([labels.train, *config.labelled, *_files(rounds)], labels.valid, training)
+    tests = _load_tests(dict(labels.tests), sets[0], training)
+    result = train(training, *sets, run.path, reporter)
+    return _conclude(config, run, team, result, sets, tests, reporter, teacher, labels, rounds)
+
+
+def label(config: DistillConfig, out: str | Path, reporter: Reporter | None = None) -> Labels:
+    """Let a teacher label structures, the first part of :func:`distill`, which goes on in the same folder.
+
+    Raises
+    ------
+    CompactFFError
+        As :func:`distill`; where the labels are to be those of another run.
+    """
+    if config.labels_from is not None:
+        raise CompactFFError(
+            f"there is nothing to label: labels_from is {config.labels_from}; leave it out, or train on those"
+        )
+    run = _labelled_run(config, out, reporter)[-1]
+    return read_labels(run.path)
+
+
+def _labelled_run(
+    config: DistillConfig, out: str | Path, reporter: Reporter | None
+) -> tuple[Reporter, Team, Teacher, RunFolder]:
+    """The folder of a run, with its labels or finished, and who works there."""
     team = join_team(config.device)
     reporter = reporter if reporter and team.leads else Reporter()
     teacher = create_teacher(config.teacher, **config.teacher_arguments)
@@ -155,9 +188,7 @@ def distill(config: DistillConfig, out: str | Path, reporter: Reporter | None = 
         check_labels_are_the_same(Path(config.labels_from), config, sources)
         read_labels(Path(config.labels_from))
     run = open_run(out, "distill", config, sources, team)
-    if run.finished:
-        return _finished(run, reporter)
-    if team.leads:
+    if team.leads and not run.finished:
         write_config(config, run.path / RECIPE_FILE)
         _examine(teacher, structures, run, reporter)
         for path in config.labelled:
@@ -165,13 +196,7 @@ def distill(config: DistillConfig, out: str | Path, reporter: Reporter | None = 
         if config.labels_from is None:
             generate_labels(config, structures, teacher, run.path, reporter)
     team.wait()
-    labels = read_labels(run.path if config.labels_from is None else Path(config.labels_from))
-    rounds = _rounds(config, labels, teacher, run, team, reporter)
-    training = _training_config(config, labels, rounds)
-    sets = load_sets([labels.train, *config.labelled, *_files(rounds)], labels.valid, training)
-    tests = _load_tests(dict(labels.tests), sets[0], training)
-    result = train(training, *sets, run.path, reporter)
-    return _conclude(config, run, team, result, sets, tests, reporter, teacher, labels, rounds)
+    return reporter, team, teacher, run
 
 
 def _examine(teacher: Teacher, structures: list[ase.Atoms], run: RunFolder, reporter: Reporter) -> None:

@@ -24,10 +24,12 @@ from compactff_md.cli.options import (
     reporter,
     size_of_start,
 )
-from compactff_md.cli.report import say_run
+from compactff_md.cli.report import say_labels, say_run
 from compactff_md.teachers import available
 from compactff_md.training.config import DistillConfig, config_values, make_config, read_config
 from compactff_md.training.distill import distill as run
+from compactff_md.training.distill import label
+from compactff_md.training.generate import Labels
 
 EXAMPLE = (
     "Example: compactff distill aspirin.xyz --teacher gfn2-xtb --size ultra-tiny --minutes 5 --out aspirin"
@@ -60,6 +62,9 @@ Dask = Annotated[
     str | None,
     typer.Option("--dask", help="Label on a cluster: address of a dask scheduler, or local for one here."),
 ]
+LabelsOnly = Annotated[
+    bool, typer.Option("--labels-only", help="End when the labels are there, without a student.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -81,11 +86,12 @@ def distill(
     device: Device = None,
     recipe: Recipe = None,
     dask: Dask = None,
+    labels_only: LabelsOnly = False,
     set_: Set = None,
 ) -> None:
     """Distil a teacher into a student: sample, label, train, test.
 
-    A run that was interrupted goes on with the same command.
+    A run that was interrupted goes on with the same command, one with --labels-only without that.
     """
     options = given(
         structures=str(structures) if structures else None,
@@ -100,9 +106,9 @@ def distill(
     )
     config = resolve(recipe, merged(options, nested(assignments(set_, "--set"))))
     with reporter() as progress:
-        result = run(config, out, progress)
+        made = label(config, out, progress) if labels_only else run(config, out, progress)
     if leads():
-        say_run(result)
+        say_labels(made) if isinstance(made, Labels) else say_run(made)
 
 
 def resolve(recipe: Path | None, options: dict[str, Any]) -> DistillConfig:

@@ -1,4 +1,4 @@
-"""What is printed when a training is over."""
+"""What is printed when labels or a training are there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from compactff_md.cli.console import out, say, say_files
 from compactff_md.training.distill import RunResult
+from compactff_md.training.generate import Labels
 
 COLUMNS = ("frames", "force RMSE meV/A", "force MAE meV/A", "force R2", "energy RMSE meV/atom")
 
@@ -33,6 +34,15 @@ def say_run(result: RunResult) -> None:
     if frames:
         files["labelled frames"] = result.folder / ("{" + ",".join(path.stem for path in frames) + "}.xyz")
     say_files(files)
+
+
+def say_labels(labels: Labels) -> None:
+    """Print how many frames each file has, what they took, and where they are."""
+    counts = labels.counts
+    frames = ", ".join(f"{count:,} in {name}" for name, count in sorted(counts["frames"].items()))
+    say(f"labelled frames: {frames}")
+    say(f"{counts['calls']:,} teacher calls in {counts['seconds'] / 60:.1f} min")
+    say_files({name: labels.train.with_name(f"{name}.xyz") for name in sorted(counts["frames"])})
 
 
 def _stress_lines(metrics: dict[str, Any]) -> Iterator[str]:

@@ -109,6 +109,17 @@ class TestDistill:
         found = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["sampling"]
         assert (found["frames"], found["temperatures_K"]) == (20, [300.0])
 
+    def test_labels_first_and_the_student_later(self, run, tmp_path, copper):
+        args = [*DISTILL, copper, *FEW, "--set", "steps=2", "--out", tmp_path / "out"]
+        result = run(*args, "--labels-only")
+        assert result.exit_code == 0, result.output
+        assert "2 in test_600K, 22 in train, 2 in valid" in result.stdout
+        assert not (tmp_path / "out" / "student.safetensors").exists()
+        labels = (tmp_path / "out" / "train.xyz").stat().st_mtime_ns
+        assert run(*args).exit_code == 0
+        assert (tmp_path / "out" / "student.safetensors").exists()
+        assert (tmp_path / "out" / "train.xyz").stat().st_mtime_ns == labels
+
     def test_killed_and_run_again(self, run, tmp_path, copper):
         """SIGKILL in the middle of the training; the same command ends it and keeps the labels."""
         out = tmp_path / "out"

@@ -8,7 +8,7 @@ from ase.io import read, write
 from compactff_md.artifact import load_student
 from compactff_md.errors import CompactFFError
 from compactff_md.training.config import DistillConfig, make_config, read_config
-from compactff_md.training.distill import distill, train_from_files
+from compactff_md.training.distill import distill, label, train_from_files
 from compactff_md.training.progress import Reporter
 
 FILES = ["metrics.json", "recipe.yaml", "report.png", "student.safetensors"]
@@ -192,3 +192,25 @@ def test_a_test_frame_among_the_training_frames_is_refused(ethanol_files, quick_
         train_from_files(
             quick_config(), [ethanol_files["train"]], tmp_path / "out", tests={"t": ethanol_files["train"]}
         )
+
+
+def test_labels_alone_are_what_a_distillation_then_trains_on(config, tmp_path):
+    labels = label(config(), tmp_path / "out")
+    assert labels.counts["frames"]["train"] == len(read(labels.train, ":")) > 40
+    assert not (tmp_path / "out" / "student.safetensors").exists()
+    before = labels.train.read_bytes()
+    result = distill(config(), tmp_path / "out")
+    assert result.student.is_file() and not result.already_finished
+    assert labels.train.read_bytes() == before
+    assert label(config(), tmp_path / "out").counts == labels.counts
+    with pytest.raises(CompactFFError, match="there is nothing to label: labels_from is"):
+        label(config(labels_from=str(tmp_path / "out")), tmp_path / "other")
+
+
+def test_pairs_of_atoms_are_labelled_from_nothing(tmp_path):
+    dimers = {"kind": "dimers", "elements": ["H", "O"], "count": 30, "closeness": [0.9, 1.1]}
+    values = {"teacher": "ase.calculators.emt:EMT", "sampling": {"steps": [dimers], "n_workers": 1}}
+    labels = label(make_config(DistillConfig, values), tmp_path / "out")
+    assert not labels.tests
+    found = {frame.get_chemical_formula() for frame in read(labels.train, ":")}
+    assert found == {"H2", "HO", "O2"}

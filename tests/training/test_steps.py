@@ -47,10 +47,13 @@ def test_contradictions_are_told(steps, fields, message):
         sampling(*steps, **fields)
 
 
-def test_structures_may_be_missing_only_where_smiles_make_some():
+def test_structures_may_be_missing_only_where_steps_make_some():
     make_config(DistillConfig, {"sampling": {"steps": [CONFORMERS]}})
-    with pytest.raises(CompactFFError, match="the field 'structures' is missing"):
-        make_config(DistillConfig, {"sampling": {"steps": [MD]}})
+    pairs = {"kind": "dimers", "elements": ["H", "O"]}
+    make_config(DistillConfig, {"sampling": {"steps": [pairs]}})
+    for step in (MD, {"kind": "dimers"}):
+        with pytest.raises(CompactFFError, match="the field 'structures' is missing"):
+            make_config(DistillConfig, {"sampling": {"steps": [step]}})
 
 
 def test_rounds_leave_time_for_the_training():
