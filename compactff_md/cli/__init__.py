@@ -9,6 +9,7 @@ import typer
 import compactff_md.cli.deck as deck
 import compactff_md.cli.distill as distill
 import compactff_md.cli.doctor as doctor
+import compactff_md.cli.evaluate as evaluate
 import compactff_md.cli.export as export
 import compactff_md.cli.info as info
 import compactff_md.cli.lammps as lammps
@@ -28,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (distill, train, export, md, deck, lammps, validate, students, info, doctor):
+for module in (distill, train, evaluate, export, md, deck, lammps, validate, students, info, doctor):
     module.register(app)
 
 

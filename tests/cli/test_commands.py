@@ -20,7 +20,7 @@ from compactff_md.errors import CompactFFError
 from lammps_builders import lammps
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-COMMANDS = ("distill", "train", "export", "md", "deck", "lammps", "info", "doctor")
+COMMANDS = ("distill", "train", "evaluate", "export", "md", "deck", "lammps", "info", "doctor")
 DISTILL = ("distill", "--teacher", "ase.calculators.emt:EMT", "--size", "ultra-tiny", "--temperature", "300")
 FEW = ("--frames", "24", "--set", "sampling.test_frames=2", "--set", "sampling.equilibration_steps=1")
 

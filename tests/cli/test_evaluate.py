@@ -1,0 +1,63 @@
+import json
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.io import write
+from typer.testing import CliRunner
+
+from compactff_md import load
+from compactff_md.cli import app
+
+NAME = "organic-ultra-tiny"
+
+
+def labelled(path, names, shift_eV_per_A=0.0):
+    """Frames with the student's own labels, the forces off by a constant along x."""
+    frames = []
+    rng = np.random.default_rng(0)
+    for name in names:
+        for _ in range(3):
+            atoms = molecule(name)
+            atoms.rattle(0.05, rng=rng)
+            atoms.calc = load(NAME).ase_calculator()
+            atoms.info["REF_energy"] = atoms.get_potential_energy()
+            atoms.arrays["REF_forces"] = atoms.get_forces() + np.array([shift_eV_per_A, 0.0, 0.0])
+            atoms.calc = None
+            frames.append(atoms)
+    write(path, frames)
+    return path
+
+
+def run(*words):
+    return CliRunner().invoke(app, ["evaluate", *map(str, words)])
+
+
+def test_errors_are_those_that_the_labels_have(tmp_path):
+    right = labelled(tmp_path / "right.xyz", ["CH3OH"])
+    wrong = labelled(tmp_path / "wrong.xyz", ["CH3OH", "H2O"], 0.3)
+    result = run(NAME, right, wrong, "--json")
+    assert result.exit_code == 0, result.output
+    errors = json.loads(result.stdout)
+    assert list(errors) == ["right", "wrong", "all"]
+    assert [errors[name]["frames"] for name in errors] == [3, 6, 9]
+    assert errors["right"]["forces"]["rmse_meV_per_A"] < 0.01
+    assert errors["wrong"]["forces"]["rmse_meV_per_A"] == pytest.approx(300 / 3**0.5, rel=1e-4)
+    shown = run(NAME, wrong)
+    assert shown.exit_code == 0 and "173.2" in shown.stdout and "force RMSE" in shown.stdout
+
+
+def test_what_cannot_be_evaluated_is_told(tmp_path):
+    right = labelled(tmp_path / "right.xyz", ["H2O"])
+    (tmp_path / "other").mkdir()
+    again = labelled(tmp_path / "other" / "right.xyz", ["H2O"])
+    assert "two files are called right" in flat(run(NAME, right, again))
+    assert "right.xyz frame 0 holds H, O; the student knows Li, P, S, Cl" in flat(
+        run("argyrodite-ultra-tiny", right)
+    )
+    assert "no frame has energy under dft" in flat(run(NAME, right, "--energy-key", "dft"))
+
+
+def flat(result):
+    assert result.exit_code != 0
+    return " ".join((str(result.exception) + result.output).split())

@@ -1,0 +1,54 @@
+"""Errors of a finished student on frames that somebody labelled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from compactff_md.errors import CompactFFError
+from compactff_md.student import Student
+from compactff_md.teachers import unsupported
+from compactff_md.training.dataset import Source, read_labelled
+from compactff_md.training.keys import LabelKeys
+from compactff_md.training.metrics import compare, joined, summary
+
+ALL = "all"
+
+
+def evaluate(student: Student, files: Mapping[str, Source], keys: LabelKeys | None = None) -> dict[str, Any]:
+    """Errors of forces, energies and stresses on each file, and on ``all`` of them where they are several.
+
+    Parameters
+    ----------
+    files
+        Labelled files by name, or lists of ``ase.Atoms``; isolated atoms in them are left out.
+    keys
+        Names of the labels; None finds them.
+
+    Returns
+    -------
+    dict
+        As in ``metrics.json``: :func:`compactff_md.training.metrics.summary` of each.
+
+    Raises
+    ------
+    CompactFFError
+        For a file without labelled frames, or with elements that the student does not know.
+    """
+    if ALL in files and len(files) > 1:
+        raise CompactFFError(f"one of the files is called {ALL!r}, as all of them together are; rename it")
+    compared = {}
+    for name, source in files.items():
+        frames = tuple(read_labelled(source, keys).frames)
+        if not frames:
+            raise CompactFFError(f"{name} holds no labelled frames, only isolated atoms")
+        for frame in frames:
+            unknown = unsupported(student.elements, frame.structure.to_ase().get_chemical_symbols())
+            if unknown:
+                known = ", ".join(student.elements)
+                raise CompactFFError(f"{frame.name} holds {', '.join(unknown)}; the student knows {known}")
+        compared[name] = compare(student.network, frames)
+    errors = {name: summary(comparison) for name, comparison in compared.items()}
+    if len(compared) > 1:
+        errors[ALL] = summary(joined(list(compared.values())))
+    return errors
