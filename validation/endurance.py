@@ -307,6 +307,12 @@ def read_row(path: Path) -> Endurance:
     return Endurance(**content)
 
 
+def kept_rows(out: Path) -> list[Endurance]:
+    """What all runs left in the folders there, also those of other calls, by student and temperature."""
+    paths = out.glob("*/*K.json")
+    return [read_row(path) for path in sorted(paths, key=lambda p: (p.parent.name, float(p.stem[:-1])))]
+
+
 def _system(arguments: argparse.Namespace) -> Structure:
     structures = read_structures(arguments.structures)
     atoms = structures[0] if len(structures) == 1 else apart(structures)
@@ -375,7 +381,7 @@ def main(words: Sequence[str] | None = None) -> None:
                 row = replace(row, sha256=subject.identity["sha256"])
                 write_json(stages.file(f"{kelvin:g}K.json"), asdict(row))
                 rows.append(row)
-                write_text(arguments.out / "endurance.md", markdown(rows))
+                write_text(arguments.out / "endurance.md", markdown(kept_rows(arguments.out)))
     print(markdown(rows))
 
 

@@ -112,3 +112,8 @@ def test_the_command_writes_a_row_and_a_table(tmp_path, capsys):
     assert (row.atoms, row.molecules, row.breaks) == (9, 2, ())
     assert markdown([row]) in capsys.readouterr().out
     assert (tmp_path / "out" / "endurance.md").read_text() == markdown([row])
+    words[words.index(300)] = 500
+    main([str(word) for word in words])
+    hotter = read_row(tmp_path / "out" / f"{STUDENT}-ase" / "500K.json")
+    assert markdown([hotter]) in capsys.readouterr().out
+    assert (tmp_path / "out" / "endurance.md").read_text() == markdown([row, hotter])
