@@ -1,7 +1,7 @@
 """Every figure of the documents: ``make bench``, or ``python -m compactff_md.training.bench PART``.
 
 Prints Markdown tables and writes them with their numbers into runs/bench. Parts: speed and lammps (six
-and twenty minutes), liquid (twenty minutes), aspirin, bakeoff and ablation, which train (half an hour
+and twenty minutes), liquid, aspirin, bakeoff and ablation, which train (half an hour
 each, with two jobs), and molecules (70 minutes). What is trained already is not trained again: remove the
 out folder to start anew.
 """
