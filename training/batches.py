@@ -59,7 +59,6 @@ class FrameStore:
         self.sizes = np.array([len(frame) for frame in frames])
         self.first_atom = np.concatenate([[0], np.cumsum(self.sizes)])
         self.with_stress = any(frame.stress_eV_per_A3 is not None for frame in frames)
-        self.with_atom_energies = any(frame.atom_energies_eV is not None for frame in frames)
         numbers = torch.from_numpy(np.concatenate([frame.structure.numbers for frame in frames]))
         self.species = network.species_of(numbers.to(network.atomic_numbers.device)).to(device)
         self._keep_labels(frames)

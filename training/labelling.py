@@ -204,10 +204,3 @@ def write_frames(path: Path, frames: list[ase.Atoms]) -> None:
     """Write labelled frames as extxyz, atomically; the suffix is .xyz."""
     with atomic_write(path) as temporary:
         ase.io.write(temporary, frames, format="extxyz")
-
-
-def join_files(path: Path, parts: list[Path]) -> None:
-    """Write extxyz files behind each other into one, atomically."""
-    with atomic_write(path) as temporary, temporary.open("wb") as stream:
-        for part in parts:
-            stream.write(part.read_bytes())

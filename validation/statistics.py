@@ -59,16 +59,6 @@ def independent_blocks(series: np.ndarray, most: int = 40) -> int:
     return min(most, int(len(series) / (5.0 * statistical_inefficiency(series))))
 
 
-def mean_interval(series: np.ndarray) -> tuple[float, float]:
-    """95 % confidence interval of the mean of a correlated series, by Student's t and the inefficiency."""
-    x = np.asarray(series, dtype=np.float64)
-    effective = len(x) / statistical_inefficiency(x)
-    if effective < 3:
-        return -math.inf, math.inf
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, effective - 1) * x.std(ddof=1) / math.sqrt(effective))
-    return float(x.mean()) - half, float(x.mean()) + half
-
-
 def bootstrap_interval(
     samples: np.ndarray, statistic: Callable[[np.ndarray], float], seed: int, resamples: int = RESAMPLES
 ) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 # One scalar, three of a vector, and of a symmetric tensor xx, yy, zz, xy, xz, yz, of which the last three
 # count twice in a product of two tensors.
 RANK_OF_COMPONENT = (0, 1, 1, 1, 2, 2, 2, 2, 2, 2)
-NUM_COMPONENTS = len(RANK_OF_COMPONENT)
 # What is smooth is given more room than what is not, so that it is learned first: the n-th radial function
 # has the amplitude n^-decay, and invariants of three and four bodies have less variance than those of two.
 # With 950 frames a network fits labels far better than it predicts others (docs/bakeoff.md): this prior took

@@ -16,7 +16,6 @@ from compactff_md.training.labelling import (
     LabelCounts,
     Labeller,
     TeacherFailure,
-    join_files,
     labelled_atoms,
     write_frames,
 )
@@ -98,9 +97,7 @@ def test_written_frames_are_read_back(tmp_path):
     atoms = bulk("Cu", cubic=True)
     label = Labeller(teacher()).label(atoms)
     frame = labelled_atoms(atoms, label, temperature_K=300.0, source=None)
-    write_frames(tmp_path / "a.xyz", [frame])
-    write_frames(tmp_path / "b.xyz", [frame, frame])
-    join_files(tmp_path / "all.xyz", [tmp_path / "a.xyz", tmp_path / "b.xyz"])
+    write_frames(tmp_path / "all.xyz", [frame, frame, frame])
     frames = read(tmp_path / "all.xyz", ":")
     assert len(frames) == 3
     assert isinstance(frames[0], ase.Atoms)
