@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import time
 import traceback
 from typing import Any
 
@@ -13,6 +14,9 @@ from compactff_md.mliap.messages import Messages
 
 # Where process managers tell a rank its number, before LAMMPS can be asked.
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", "MV2_COMM_WORLD_RANK")
+
+# Process managers pass on what ranks print when they come to it, and at an abort not always what was left.
+PASSED_ON_S = 1.0
 
 
 class StoppedError(CompactFFError):
@@ -50,6 +54,7 @@ def end_all_ranks(error: Exception, messages: Messages | None) -> None:
     sys.stderr.flush()
     ctypes.CDLL(None).fflush(None)
     if messages is not None:
+        time.sleep(PASSED_ON_S)
         messages.abort()
     os._exit(1)
 
