@@ -8,7 +8,7 @@ from compactff_md.training.steps import step_names
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
 NAMES = ("organic", "argyrodite", "argyrodite_more")
-LABELS_ALONE = ("pairs", "liquid", "further", "fresh")
+LABELS_ALONE = ("pairs", "liquid", "further", "further_still", "fresh")
 
 
 @pytest.mark.parametrize("name", NAMES)
