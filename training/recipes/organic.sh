@@ -2,7 +2,8 @@
 # Makes an organic-* student of the package again, from nothing, by the steps that made it:
 #   bash training/recipes/organic.sh SIZE        (ultra-tiny, tiny or original)
 # Everything lies in runs/ below the present folder, and the other sizes find the labels there. Killed at any
-# moment, the same command goes on. PYTHON says which interpreter has the package.
+# moment, the same command goes on. PYTHON says which interpreter has the package; without it, that of `make`'s .venv
+# where there is one, else python.
 set -euo pipefail
 size=${1:?expected a size: ultra-tiny, tiny or original}
 case $size in ultra-tiny | tiny | original) ;; *)
@@ -11,7 +12,9 @@ case $size in ultra-tiny | tiny | original) ;; *)
   ;;
 esac
 here=$(dirname "$0")
-python=${PYTHON:-python}
+made=$here/../../.venv/bin/python
+[ -x "$made" ] || made=python
+python=${PYTHON:-$made}
 
 molecules() { # FOLDER OPTIONS: lists of SMILES; the second of them is written last
   [ -s "runs/$1/test.smi" ] || "$python" -m compactff_md.training.molecules --out "runs/$1" "${@:2}"
@@ -54,12 +57,12 @@ case $size in
     stage organic-tiny-first "$first" 99000 0.006
     onward organic-tiny-first organic-tiny "$first organic-further" 41300 0.003
     ;;
-  original) # 85 and 82 minutes of one core, then 132 and 130 of two; their 16 frames a step are a process's each
+  original) # 85 and 82 minutes of one core, then 132 of two, twice; their 16 frames a step are a process's each
     stage organic-original-first "$first" 48300 0.002
     onward organic-original-first organic-original-second "$first organic-further" 49600 0.0015
     # apart from the molecules of fresh.yaml, too, which were drawn before these
     known=(runs/molecules{,-more,-further,-further2,-nitrogen}/train.smi runs/molecules/test.smi)
-    [ -s runs/known.smi ] || cat "${known[@]}" > runs/known.smi
+    cat "${known[@]}" > runs/known.smi
     molecules molecules-fresh --count 2400 --test 120 --seed 9 --apart-from runs/known.smi
     cat runs/molecules/test.smi runs/molecules-fresh/test.smi > runs/apart.smi
     molecules molecules-further3 --count 10000 --test 1 --seed 5 --apart-from runs/apart.smi
