@@ -18,7 +18,7 @@ from compactff_md.engines.molecules import Molecules, find_molecules
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 from compactff_md.validation.engine_ase import UNSOUND, ASEEngine, at_rest_at
-from compactff_md.validation.outcome import Finding, judge
+from compactff_md.validation.outcome import Finding, failed, judge
 from compactff_md.validation.run import Run
 from compactff_md.validation.settings import SuiteSettings
 from compactff_md.validation.stages import Stages
@@ -28,6 +28,10 @@ from compactff_md.validation.thresholds import Thresholds
 
 # What is asked of stability and forces beyond the temperature of production.
 HOTTER = 1.5
+
+
+class EndedEarlyError(CompactFFError):
+    """The student's dynamics did not last: nothing can be said of such a student's ensemble."""
 
 
 class Reference(Protocol):
@@ -64,6 +68,11 @@ class Labels:
     energies_eV: np.ndarray
     forces_eV_per_A: np.ndarray
     stresses_eV_per_A3: np.ndarray
+
+
+def ended_early(campaign: Campaign, section: str, error: EndedEarlyError) -> Finding:
+    """The finding of a section for which the student's dynamics did not last: it failed."""
+    return failed(campaign.judge("suite.ran", None, "", subject=section), str(error))
 
 
 def digest_of(structures: Sequence[Structure]) -> str:
@@ -151,30 +160,52 @@ class Campaign:
         return self._once(("run", name), lambda: self.stages.run(f"{self.place}/{name}", make))
 
     def teacher_replicas(self) -> list[Run]:
-        """The teacher's own dynamics at the temperature, its forces with every frame."""
-        return self._replicas("teacher", self.teacher_engine())
+        """The teacher's own dynamics at the temperature, its forces with every frame.
+
+        Raises
+        ------
+        CompactFFError
+            If one ended early: what is shorter than the others, or nothing, is no reference.
+        """
+        return _whole(self._replicas("teacher", self.teacher_engine()))
+
+    def teacher_frames(self) -> list[Run]:
+        """The teacher's dynamics as far as they came; without those that ended before their first frame.
+
+        Raises
+        ------
+        CompactFFError
+            If none came to a frame.
+        """
+        begun = self._replicas("teacher", self.teacher_engine())
+        runs = [run for run in begun if np.isfinite(run.potential_eV).all()]
+        if not runs:
+            raise CompactFFError(f"the teacher's dynamics ended at once: {begun[0].failure}")
+        return runs
 
     def student_replicas(self) -> list[Run]:
         """The student's dynamics under the same conditions.
 
         Raises
         ------
-        CompactFFError
-            If one ended early: nothing can be said of such a student's ensemble.
+        EndedEarlyError
+            If one ended early.
         """
-        return self._unbroken(self._replicas("student", self.student_engine()))
+        return _lasting(self._replicas("student", self.student_engine()))
 
     def replicas_at_pressure(self) -> tuple[list[Run], list[Run]]:
         """The teacher's and the student's dynamics at the pressure of the settings, which there must be.
 
         Raises
         ------
-        CompactFFError
+        EndedEarlyError
             If one of the student's ended early.
+        CompactFFError
+            If one of the teacher's did.
         """
         pressure = self.settings.pressure_bar
-        teacher = self._replicas("teacher-npt", self.teacher_engine(), pressure)
-        return teacher, self._unbroken(self._replicas("student-npt", self.student_engine(), pressure))
+        student = _lasting(self._replicas("student-npt", self.student_engine(), pressure))
+        return _whole(self._replicas("teacher-npt", self.teacher_engine(), pressure)), student
 
     def sample(self, count: int) -> list[Structure]:
         """The first structure and frames of the student's dynamics, where it has any."""
@@ -244,13 +275,6 @@ class Campaign:
         entropy = [self.settings.seed, *stream.encode(), *indices]
         return int(np.random.SeedSequence(entropy).generate_state(1)[0] % (2**31 - 2)) + 1
 
-    @staticmethod
-    def _unbroken(runs: list[Run]) -> list[Run]:
-        for run in runs:
-            if run.failure:
-                raise CompactFFError(f"the student's dynamics ended early: {run.failure}")
-        return runs
-
     def _replicas(self, who: str, engine: Engine, pressure_bar: float | None = None) -> list[Run]:
         task = self._thermal(self.settings.replica_ps, self.settings.temperature_K)
         if pressure_bar is not None:
@@ -277,6 +301,20 @@ class Campaign:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
+
+
+def _whole(runs: list[Run]) -> list[Run]:
+    for run in runs:
+        if run.failure:
+            raise CompactFFError(f"the teacher's dynamics ended early: {run.failure}")
+    return runs
+
+
+def _lasting(runs: list[Run]) -> list[Run]:
+    for run in runs:
+        if run.failure:
+            raise EndedEarlyError(f"the student's dynamics ended early: {run.failure}")
+    return runs
 
 
 def _label_or_nothing(structure: Structure, calculator: BaseCalculator) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from compactff_md.validation.outcome import Finding, judge
 from compactff_md.validation.thresholds import Threshold
 
 # Fewer blocks than this on a side have too few ways to be mixed: no permutation could reach 1 %.
-FEWEST_BLOCKS = 5
+FEWEST_BLOCKS = 6
 PERMUTATIONS = 2000
 SIGNIFICANT = 0.01
 
@@ -26,13 +26,12 @@ class Difference:
     distance
         Total variation distance of the mean histograms, from 0 (equal) to 1 (nowhere together).
     by_chance
-        Its mean where the blocks are mixed at random: what equal distributions show in runs this long.
+        Its mean between equal distributions in runs this long: where each side's deviations from its own
+        mean are mixed at random, so that a difference of the means is not in it.
     spread
         The 95 % quantile of that.
     p
-        How often mixed blocks are at least as far apart.
-    excess
-        ``distance - by_chance``, at least 0.
+        How often the blocks themselves, mixed at random, are at least as far apart.
     """
 
     distance: float
@@ -42,15 +41,24 @@ class Difference:
 
     @property
     def excess(self) -> float:
-        """How much more they differ than by chance."""
-        return max(0.0, self.distance - self.by_chance)
+        """How much more they differ than by chance, which adds to a difference in squares."""
+        return _beyond(self.distance, self.by_chance)
+
+    @property
+    def resolution(self) -> float:
+        """The excess that chance alone reaches once in twenty times."""
+        return _beyond(self.spread, self.by_chance)
 
 
 def total_variation(a: np.ndarray, b: np.ndarray) -> float:
-    """Half of the summed difference of two histograms (..., X), each normalised, averaged over the rest."""
-    a = a / np.maximum(a.sum(-1, keepdims=True), 1e-300)
-    b = b / np.maximum(b.sum(-1, keepdims=True), 1e-300)
-    return 0.5 * float(np.abs(a - b).sum(-1).mean())
+    """Half of the summed difference of histograms (G, X), each normalised, averaged over the groups.
+
+    Groups without a count on either side are left out.
+    """
+    counted = (a.sum(-1) + b.sum(-1)) > 0
+    if not counted.any():
+        return 0.0
+    return 0.5 * float(np.abs(_normalised(a) - _normalised(b)).sum(-1)[counted].mean())
 
 
 def difference(reference: np.ndarray, student: np.ndarray, seed: int) -> Difference:
@@ -72,7 +80,17 @@ def difference(reference: np.ndarray, student: np.ndarray, seed: int) -> Differe
         ]
     )
     p = (1 + (mixed >= measured - 1e-12).sum()) / (1 + len(mixed))
-    return Difference(measured, float(mixed.mean()), float(np.quantile(mixed, 0.95)), float(p))
+    noise = np.concatenate([_deviations(reference), _deviations(student)])
+    counted = (reference.sum((0, -1)) + student.sum((0, -1))) > 0
+    chance = np.array(
+        [
+            0.5 * np.abs(noise[rows].mean(0) - noise[~rows].mean(0)).sum(-1)[counted].mean()
+            for rows in _assignments(len(pool), count, seed)
+        ]
+        if counted.any()
+        else [0.0]
+    )
+    return Difference(measured, float(chance.mean()), float(np.quantile(chance, 0.95)), float(p))
 
 
 def compare(
@@ -88,9 +106,8 @@ def judge_difference(
 ) -> Finding:
     """Judge the excess over chance.
 
-    Failed where the difference is significant and its excess beyond the threshold; passed where equal
-    distributions would show as much and the runs are long enough to have shown the threshold; otherwise
-    undecided.
+    Failed where the difference is significant and its excess beyond the threshold; passed where the excess
+    is within it and the runs are long enough to have shown one beyond; otherwise undecided.
     """
     if min(len(reference), len(student)) < 2:
         reason = "fewer than two independent blocks: the runs are too short"
@@ -98,7 +115,7 @@ def judge_difference(
     found = difference(reference, student, seed)
     few = min(len(reference), len(student)) < FEWEST_BLOCKS
     maximum = limit.maximum if limit and limit.maximum is not None else np.inf
-    blunt = found.spread - found.by_chance > maximum
+    blunt = found.excess <= maximum < found.resolution
     # Rejected: it is real. Not rejected: it could still be as large as chance lets it be.
     unclear = (found.p > SIGNIFICANT and found.excess > maximum) or few or blunt
     words = (
@@ -117,6 +134,24 @@ def blocks_of(histograms: list[np.ndarray], length: int) -> np.ndarray:
         whole = len(one) // length
         parts += [one[k * length : (k + 1) * length].mean(0) for k in range(whole)]
     return np.array(parts)
+
+
+def _normalised(histograms: np.ndarray) -> np.ndarray:
+    return histograms / np.maximum(histograms.sum(-1, keepdims=True), 1e-300)
+
+
+def _deviations(blocks: np.ndarray) -> np.ndarray:
+    """Of each block from the mean of its side, in units of that mean's counts, shape (B, G, X).
+
+    They are widened by what the mean took from them.
+    """
+    mean = blocks.mean(0)
+    total = np.maximum(mean.sum(-1, keepdims=True), 1e-300)
+    return (blocks - mean) / total * np.sqrt(len(blocks) / (len(blocks) - 1))
+
+
+def _beyond(distance: float, by_chance: float) -> float:
+    return float(np.sqrt(max(0.0, distance**2 - by_chance**2)))
 
 
 def _assignments(total: int, count: int, seed: int) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ r"""Long dynamics of students, watched for bonds that break and for energy that 
 
 runs all molecules of the file at once, far apart, at each temperature, and
 
-    python -m compactff_md.validation.endurance argyrodite-tiny --engine lammps --repeat 2 2 2
+    python -m compactff_md.validation.endurance argyrodite-tiny --engine lammps --repeat 2 2 2 \
         --structures validation/reports/argyrodite_unseen.xyz --teacher sevennet-l3i5
 
 a crystal. What is finished is kept: the same command goes on, and asks of a longer time only what is missing.

@@ -76,9 +76,10 @@ def run(campaign: Campaign) -> Section:
     sets = {"teacher_frames": _teacher_frames(campaign)}
     s = campaign.settings
     kelvins = {f"{factor * s.temperature_K:g} K": factor for factor in (1.0, HOTTER)}
-    for subject, factor in kelvins.items():
-        sets[f"own_frames {subject}"] = _own_frames(campaign, factor)
     findings: list[Finding] = []
+    for subject, factor in kelvins.items():
+        sets[f"own_frames {subject}"], labelled = _own_frames(campaign, factor, subject)
+        findings.append(labelled)
     for name, (structures, teacher, student) in sets.items():
         key, _, subject = name.partition(" ")
         findings += _force_findings(campaign, f"forces.{key}", subject, teacher, student)
@@ -91,7 +92,7 @@ def run(campaign: Campaign) -> Section:
 
 def _teacher_frames(campaign: Campaign) -> tuple[list[Structure], Labels, Labels]:
     """Frames of the teacher's replicas, with the forces that moved it."""
-    runs = campaign.teacher_replicas()
+    runs = campaign.teacher_frames()
     share = max(2, campaign.settings.labelled_frames // len(runs))
     structures, energies, forces = [], [], []
     for run_ in runs:
@@ -109,14 +110,18 @@ def _teacher_frames(campaign: Campaign) -> tuple[list[Structure], Labels, Labels
     )
 
 
-def _own_frames(campaign: Campaign, factor: float) -> tuple[list[Structure], Labels, Labels]:
-    """Frames of the student's own dynamics, labelled by the teacher."""
+def _own_frames(
+    campaign: Campaign, factor: float, subject: str
+) -> tuple[tuple[list[Structure], Labels, Labels], Finding]:
+    """Frames of the student's own dynamics that both have labels of, and how many these are."""
     runs = campaign.hot_runs(factor)
     share = max(2, campaign.settings.labelled_frames // len(runs))
     structures = [structure for run_ in runs for structure in run_.structures(share)]
     name = f"own-frames-{factor:g}T"
     teacher = campaign.labels(f"{name}-teacher", structures, campaign.teacher_engine().calculator)
-    return _sound(structures, teacher, campaign.labels(f"{name}-student", structures, campaign.calculator()))
+    student = campaign.labels(f"{name}-student", structures, campaign.calculator())
+    sound = _sound(structures, teacher, student)
+    return sound, _labelled(campaign, len(sound[0]), len(structures), subject)
 
 
 def _sound(
@@ -137,6 +142,13 @@ def _sound(
         for x in (teacher, student)
     ]
     return [s for s, kept in zip(structures, good, strict=True) if kept], parts[0], parts[1]
+
+
+def _labelled(campaign: Campaign, found: int, asked: int, subject: str) -> Finding:
+    """Frames without labels are left out of all errors, and are likely to have had the largest."""
+    note = f"{asked - found} of {asked} frames have no energy and are left out" if found < asked else ""
+    key, share = "forces.own_frames.labelled", found / asked
+    return campaign.judge(key, share, "", note=note, subject=subject, undecided=found < asked)
 
 
 def _force_findings(

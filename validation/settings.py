@@ -116,7 +116,6 @@ SUITES: dict[str, dict[str, Any]] = {
         "replica_ps": 100.0,
         "equilibration_ps": 5.0,
         "labelled_frames": 1000,
-        "frame_fs": 8.0,
         "conservation_ps": 500.0,
         "law_ps": 20.0,
         "stability_runs": 20,

@@ -19,6 +19,7 @@ from compactff_md.validation.endurance import Endurance
 from compactff_md.validation.panel import VERDICTS, panel, title
 from compactff_md.validation.report import REPORT_JSON, Report, read_report
 from compactff_md.validation.subject import fingerprint
+from compactff_md.validation.thresholds import Thresholds
 
 # What two reports have in common of which one goes on with further systems.
 CONDITIONS = ("student", "teacher", "engine", "settings", "thresholds", "suite")
@@ -52,13 +53,18 @@ def markdown(name: str, report: Report) -> str:
 
 
 def _earlier(report: Report) -> list[str]:
-    """A warning where the package has another student of that name now."""
+    """Warnings where the package has another student of that name now, or judges otherwise."""
     student = report.facts.get("student", {})
     name = student.get("name", "")
-    if name not in SHIPPED or _is_shipped(name, student.get("sha256")):
-        return []
-    created = str(student.get("created", "")).split("T")[0]
-    return [f"**Of the `{name}` of {created}**: the one in the package is newer, and was not tested so.", ""]
+    found = []
+    if name in SHIPPED and not _is_shipped(name, student.get("sha256")):
+        created = str(student.get("created", "")).split("T")[0]
+        found.append(
+            f"**Of the `{name}` of {created}**: the one in the package is newer, and was not tested so."
+        )
+    if report.facts.get("thresholds") != Thresholds().sha256:
+        found.append("Judged by other thresholds than those in the package now, or by an earlier version.")
+    return [line for warning in found for line in (warning, "")]
 
 
 def _is_shipped(name: str, sha256: str | None) -> bool:

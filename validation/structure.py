@@ -13,7 +13,7 @@ from compactff_md.engines.molecules import Molecules
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 from compactff_md.validation import mda, pictures
-from compactff_md.validation.campaign import Campaign
+from compactff_md.validation.campaign import Campaign, EndedEarlyError, ended_early
 from compactff_md.validation.distributions import blocks_of, compare
 from compactff_md.validation.outcome import Finding, Section
 from compactff_md.validation.run import Run
@@ -67,7 +67,10 @@ def run(campaign: Campaign) -> Section:
     found = section_of(campaign, campaign.teacher_replicas(), campaign.student_replicas())
     if campaign.settings.pressure_bar is None:
         return found
-    at_pressure = section_of(campaign, *campaign.replicas_at_pressure(), only="density")
+    try:
+        at_pressure = section_of(campaign, *campaign.replicas_at_pressure(), only="density")
+    except EndedEarlyError as error:
+        at_pressure = Section((ended_early(campaign, "structure at constant pressure", error),))
     return Section(found.findings + at_pressure.findings, {}, {**found.pictures, **at_pressure.pictures})
 
 
@@ -82,10 +85,7 @@ def section_of(
         edges = _edges(kind, [*teacher, *student], structure)
         reference = observe(kind, teacher, structure, molecules, edges)
         own = observe(kind, student, structure, molecules, edges)
-        length = max(reference.block_length, own.block_length)
-        shortest = min(len(one) for one in (*reference.histograms, *own.histograms))
-        note = "" if length <= shortest else "slower than the runs are long: whole runs are compared"
-        theirs, ours = (blocks_of(one.histograms, min(length, shortest)) for one in (reference, own))
+        theirs, ours, note = _blocks(reference, own)
         findings.append(compare(campaign, f"structure.{kind}", theirs, ours, note))
         curves = {
             name: (_axis(kind, own.centres), _curves(kind, reference, k), _curves(kind, own, k))
@@ -95,6 +95,18 @@ def section_of(
         figure = pictures.distributions(curves, labels.get(kind, "distance (Å)"), ("teacher", "student"))
         shown[kind] = campaign.picture(f"structure-{kind}", figure)
     return Section(tuple(findings), {}, shown)
+
+
+def _blocks(reference: Observable, own: Observable) -> tuple[np.ndarray, np.ndarray, str]:
+    """Independent blocks of both, and what is to be said of them."""
+    length = max(reference.block_length, own.block_length)
+    longest = [max(map(len, one.histograms)) for one in (reference, own)]
+    if length > min(longest):
+        theirs, ours = (np.array([run_.mean(0) for run_ in one.histograms]) for one in (reference, own))
+        return theirs, ours, "slower than the runs are long: whole runs are compared"
+    short = sum(len(run_) < length for one in (reference, own) for run_ in one.histograms)
+    note = f"{short} runs are too short, and left out" if short else ""
+    return blocks_of(reference.histograms, length), blocks_of(own.histograms, length), note
 
 
 def kinds(structure: Structure, molecules: Molecules, runs: Sequence[Run]) -> list[str]:
@@ -146,10 +158,15 @@ def quadruples(molecules: Molecules, structure: Structure) -> dict[str, np.ndarr
 
 
 def element_pairs(structure: Structure) -> dict[str, tuple[int, int]]:
-    """Names of pairs of elements, and their atomic numbers."""
-    present = np.unique(structure.numbers).tolist()
+    """Names of pairs of elements, and their atomic numbers; without those that a single atom would form."""
+    present, counts = (found.tolist() for found in np.unique(structure.numbers, return_counts=True))
     symbols = dict(zip(structure.numbers.tolist(), structure.symbols, strict=True))
-    return {f"{symbols[a]}-{symbols[b]}": (a, b) for n, a in enumerate(present) for b in present[n:]}
+    return {
+        f"{symbols[a]}-{symbols[b]}": (a, b)
+        for n, a in enumerate(present)
+        for b in present[n:]
+        if a != b or counts[n] > 1
+    }
 
 
 def volumes_A3(run_: Run) -> np.ndarray:

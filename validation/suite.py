@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from typing import Any
 
 from compactff_md.artifact import package_versions
 from compactff_md.contacts import check_contacts
+from compactff_md.engines.molecules import find_molecules
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 from compactff_md.validation import (
@@ -25,7 +25,14 @@ from compactff_md.validation import (
     symmetry,
     thermodynamics,
 )
-from compactff_md.validation.campaign import Campaign, Reference, Silent, digest_of
+from compactff_md.validation.campaign import (
+    Campaign,
+    EndedEarlyError,
+    Reference,
+    Silent,
+    digest_of,
+    ended_early,
+)
 from compactff_md.validation.outcome import Section
 from compactff_md.validation.report import Report, command_line, write_report
 from compactff_md.validation.settings import SuiteSettings
@@ -56,7 +63,8 @@ class Assignment:
     subject, teacher
         The student and what it was made of.
     structures
-        Frames of one or more systems; those with the same atoms in the same order are one system.
+        Frames of one or more systems; those with the same atoms in the same order and the same bonds are
+        one system.
     engine
         What moves the student's atoms.
     suite
@@ -151,10 +159,16 @@ def check(assignment: Assignment) -> list[Structure]:
 
 
 def group(structures: Sequence[Structure]) -> dict[str, list[Structure]]:
-    """Systems by formula; those of one formula with other orders of atoms get numbers."""
+    """Systems by formula; those of one formula with other orders of atoms or other bonds get numbers.
+
+    Bonds of endless molecules do not count: in a crystal nothing tells which distances are bonds.
+    """
     systems: dict[tuple[Any, ...], list[Structure]] = {}
     for frame in structures:
-        systems.setdefault((tuple(frame.numbers.tolist()), tuple(frame.pbc.tolist())), []).append(frame)
+        found = find_molecules(frame)
+        bonds = found.bonds[~found.endless[found.bonds[:, 0]]]
+        key = (tuple(frame.numbers.tolist()), tuple(frame.pbc.tolist()), bonds.tobytes())
+        systems.setdefault(key, []).append(frame)
     named: dict[str, list[Structure]] = {}
     for frames in systems.values():
         formula = frames[0].to_ase().get_chemical_formula()
@@ -165,7 +179,6 @@ def group(structures: Sequence[Structure]) -> dict[str, list[Structure]]:
 
 def identity_of(assignment: Assignment) -> dict[str, Any]:
     """What the folder of a validation is of."""
-    limits = {key: str(limit) for key, limit in sorted(assignment.thresholds.table.items())}
     describe = getattr(assignment.teacher, "describe", None)
     return {
         "student": assignment.subject.identity,
@@ -173,7 +186,7 @@ def identity_of(assignment: Assignment) -> dict[str, Any]:
         "structures": {label: digest_of(frames) for label, frames in group(assignment.structures).items()},
         "engine": assignment.engine,
         "settings": assignment.settings.model_dump(),
-        "thresholds": hashlib.sha256(repr(limits).encode()).hexdigest(),
+        "thresholds": assignment.thresholds.sha256,
     }
 
 
@@ -196,6 +209,8 @@ def _guarded(campaign: Campaign, name: str) -> Callable[[], Section]:
     def make() -> Section:
         try:
             return TESTS[name](campaign)
+        except EndedEarlyError as error:
+            return Section((ended_early(campaign, name, error),))
         except CompactFFError as error:
             return Section((campaign.judge("suite.ran", None, "", note=str(error), subject=name),))
 

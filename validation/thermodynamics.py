@@ -29,6 +29,8 @@ TORSION_STEP_DEG = 15
 HIGHEST_EV = 0.5
 # The weight of a frame falls exponentially with the number of atoms: beyond these it says nothing.
 MOST_REWEIGHTED_ATOMS = 50
+# Of N frames no share is below 1/N: where fewer frames than this carry the weight, the share is too high.
+FEWEST_EFFECTIVE = 20
 Curve = tuple[np.ndarray, np.ndarray]
 Chain = tuple[int, int, int, int]
 Arrays = dict[str, np.ndarray]
@@ -62,6 +64,11 @@ def effective_share(differences_eV: np.ndarray, temperature_K: float) -> float:
     return float(weights.sum() ** 2 / (weights**2).sum() / len(weights))
 
 
+def gaussian_share(differences_eV: np.ndarray, temperature_K: float) -> float:
+    """What :func:`effective_share` tends to with many frames of normal differences: exp(-var/(kT)^2)."""
+    return float(np.exp(-differences_eV.var(ddof=1) / (KB_EV_PER_K * temperature_K) ** 2))
+
+
 def reweighting(campaign: Campaign) -> Finding:
     """How much of the student's ensemble is left when its frames are weighted to be the teacher's."""
     runs, s = campaign.student_replicas(), campaign.settings
@@ -70,13 +77,19 @@ def reweighting(campaign: Campaign) -> Finding:
     teacher = campaign.labels("replicas-teacher", frames, campaign.teacher_engine().calculator)
     student = campaign.labels("replicas-student", frames, campaign.calculator())
     difference = teacher.energies_eV - student.energies_eV
-    value = effective_share(difference, s.temperature_K)
-    interval = None
-    if len(frames) >= FEWEST_FRAMES:
-        seed = campaign.seed("reweighting")
-        interval = bootstrap_interval(difference, lambda x: effective_share(x, s.temperature_K), seed)
+    difference = difference[np.isfinite(difference)]
+    if len(difference) < FEWEST_FRAMES:
+        note = f"{len(difference)} of {len(frames)} frames have an energy; expected at least {FEWEST_FRAMES}"
+        return campaign.judge("reweighting.share", None, "", note=note)
+    enough = effective_share(difference, s.temperature_K) * len(difference) >= FEWEST_EFFECTIVE
+    share_of = effective_share if enough else gaussian_share
+    value = share_of(difference, s.temperature_K)
+    interval = bootstrap_interval(
+        difference, lambda x: share_of(x, s.temperature_K), campaign.seed("reweighting")
+    )
     spread = float(difference.std()) / (KB_EV_PER_K * s.temperature_K)
-    note = f"{len(frames)} frames; the difference of the energies spreads by {spread:.2f} kT"
+    note = f"{len(difference)} frames; the difference of the energies spreads by {spread:.2f} kT"
+    note += "" if enough else "; too few frames carry the weight, so a normal distribution is assumed"
     large = len(campaign.structure) > MOST_REWEIGHTED_ATOMS
     note += f"; not judged beyond {MOST_REWEIGHTED_ATOMS} atoms" if large else ""
     return campaign.judge("reweighting.share", value, "", interval=interval, note=note, undecided=large)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -69,6 +70,12 @@ class Thresholds:
                     f"{path}: unknown tests {', '.join(unknown)}; known are {', '.join(catalogue())}"
                 )
             self.table |= own
+
+    @property
+    def sha256(self) -> str:
+        """A checksum of all bounds."""
+        bounds = {key: str(limit) for key, limit in sorted(self.table.items())}
+        return hashlib.sha256(repr(bounds).encode()).hexdigest()
 
     def get(self, key: str) -> Threshold | None:
         """The threshold of a test; None for those that are told and not judged."""

@@ -18,7 +18,6 @@ from compactff_md.structure import Structure
 from compactff_md.units import NM_TO_A
 from compactff_md.validation import dynamics, mda, pictures, stability, structure
 from compactff_md.validation.campaign import Campaign, Silent
-from compactff_md.validation.distributions import compare
 from compactff_md.validation.engine_ase import kinetic_eV
 from compactff_md.validation.outcome import Section
 from compactff_md.validation.report import Report, command_line, write_report
@@ -98,7 +97,9 @@ def analyse(
         if theirs:
             sections["structure"] = structure.section_of(campaign, theirs, own)
             if all(np.isfinite(run.kinetic_eV).all() for run in (*own, *theirs)):
-                sections["dynamics"] = _spectra(campaign, theirs, own)
+                sections["dynamics"] = dynamics.compare_spectra(
+                    campaign, theirs, own, ("reference", "trajectory")
+                )
         title = f"{subject.name} against {', '.join(Path(p).name for p in references) or 'nothing'}"
         report = Report(
             title, sections, {**identity, "versions": package_versions(), "command": command_line()}
@@ -195,15 +196,6 @@ def _stability(campaign: Campaign, runs: Sequence[Run]) -> Section:
         lines[run.engine] = (run.time_ps, np.abs(lengths - lengths[0]).max(1))
     figure = pictures.curves({"largest change of a bond": lines}, "time (ps)", "Å")
     return Section(tuple(findings), {}, {"bonds": campaign.picture("stability", figure)})
-
-
-def _spectra(campaign: Campaign, theirs: Sequence[Run], own: Sequence[Run]) -> Section:
-    length = min(dynamics.BLOCK_FRAMES, *(len(run) for run in (*theirs, *own)))
-    first, second = dynamics.spectra_of(theirs, length), dynamics.spectra_of(own, length)
-    finding = compare(campaign, "dynamics.vdos", first[:, None, :], second[:, None, :])
-    axis = dynamics.wavenumbers(own[0], first.shape[1])
-    figure = pictures.distributions({"spectrum": (axis, first, second)}, "1/cm", ("reference", "trajectory"))
-    return Section((finding,), {}, {"spectrum": campaign.picture("dynamics-vdos", figure)})
 
 
 def _check_same(first: Run, runs: Sequence[Run], paths: Sequence[str | Path]) -> None:

@@ -1,5 +1,6 @@
 """The analyses against independent sources: analytic systems, ASE and MDAnalysis used by hand."""
 
+import re
 from dataclasses import replace
 
 import ase.build
@@ -16,10 +17,11 @@ from builders import rotation
 from compactff_md.engines.molecules import Molecules, find_molecules
 from compactff_md.structure import Structure
 from compactff_md.validation import conservation, dynamics, mda, structure, thermodynamics
+from compactff_md.validation.campaign import Labels
 from compactff_md.validation.engine_ase import ASEEngine, at_rest_at
 from compactff_md.validation.run import Run
 from compactff_md.validation.task import State, Task
-from validation_builders import PairPotential, molecule
+from validation_builders import PairPotential, campaign, crystal, molecule, subject
 
 SPRING_EV_PER_A2 = 20.0
 
@@ -145,13 +147,54 @@ class TestDynamics:
 
     def test_spectrum_of_an_oscillator_peaks_at_its_frequency(self):
         time_fs = 4.0 * np.arange(500)
-        velocities = np.cos(2 * np.pi * 2.99792458e-5 * 1000.0 * time_fs)[:, None, None] * np.ones((1, 2, 3))
+        against = np.array([1.0, -1.0])[None, :, None] * np.ones((1, 2, 3))
+        velocities = np.cos(2 * np.pi * 2.99792458e-5 * 1000.0 * time_fs)[:, None, None] * against
         run = gas(0, 500)
         run = Run(**{**run.__dict__, "time_ps": time_fs / 1e3})
         spectrum = dynamics.spectrum(velocities, np.ones(2))
         axis = dynamics.wavenumbers(run, len(spectrum))
         assert axis[np.argmax(spectrum)] == pytest.approx(1000.0, abs=10.0)
         assert spectrum.sum() == pytest.approx(1.0)
+        # Engines differ in whether they remove the motion of the whole.
+        whole = np.random.default_rng(0).normal(size=(500, 1, 3))
+        assert dynamics.spectrum(velocities + whole, np.ones(2)) == pytest.approx(spectrum)
+
+    @pytest.mark.parametrize(
+        ("frames", "spacings_fs", "element", "words"),
+        [
+            (39, (4.0, 4.0), 18, "has 39 frames; a spectrum needs 40"),
+            (80, (4.0, 8.0), 18, "4 fs apart in one run and 8 fs in another"),
+            (80, (8.0, 8.0), 7, "tell frequencies up to 2085 1/cm, .* which reach 2500"),
+            (80, (6.0, 6.0), 1, "which reach 4000"),
+        ],
+    )
+    def test_spectra_that_cannot_be_compared_decide_nothing(
+        self, tmp_path, frames, spacings_fs, element, words
+    ):
+        runs = []
+        for seed, spacing_fs in enumerate(spacings_fs):
+            run = gas(seed, frames)
+            numbers = np.where(run.numbers == 18, element, run.numbers)
+            runs.append(replace(run, numbers=numbers, time_ps=1e-3 * spacing_fs * np.arange(frames)))
+        found = dynamics.compare_spectra(campaign(tmp_path, subject()), runs[:1], runs[1:], ("a", "b"))
+        (finding,) = found.findings
+        assert finding.verdict == "undecided" and re.search(words, finding.note), finding
+
+    @pytest.mark.parametrize(
+        ("scale", "spread", "verdict"),
+        [(0.0, 0.4, "undecided"), (1.0, 0.4, "undecided"), (1.0, 0.05, "pass"), (0.5, 0.05, "fail")],
+    )
+    def test_diffusion_passes_only_where_half_of_it_would_be_seen(
+        self, tmp_path, monkeypatch, scale, spread, verdict
+    ):
+        rows = np.array([-1.0, -0.4, 0.4, 1.0])
+        values = 3e-5 * np.concatenate([1.0 + spread * rows, scale * (1.0 + spread * rows)])
+        runs = [gas(seed) for seed in range(8)]
+        of_run = dict(zip(map(id, runs), values, strict=True))
+        monkeypatch.setattr(dynamics, "diffusion_cm2_per_s", lambda run, _: of_run[id(run)])
+        bench = campaign(tmp_path, subject(), crystal())
+        (finding,) = dynamics.diffusion_findings(bench, runs[:4], runs[4:])
+        assert finding.verdict == verdict, finding
 
     def test_displacement_is_that_of_mdanalysis(self):
         pytest.importorskip("MDAnalysis")
@@ -218,6 +261,24 @@ class TestStructure:
         expected = run.masses_Da.sum() * 1.66053907 / 12.0**3
         assert structure.densities(run) == pytest.approx(np.full(len(run), expected), rel=1e-6)
 
+    def test_a_single_atom_of_an_element_makes_no_pair(self):
+        frame = Structure.from_ase(ase.build.molecule("CH3CH2OH"))
+        assert set(structure.element_pairs(frame)) == {"H-H", "H-C", "H-O", "C-C", "C-O"}
+
+    def test_a_short_run_does_not_shorten_the_blocks_of_others(self):
+        rng = np.random.default_rng(0)
+        slow = np.repeat(rng.normal(size=200), 10)[:, None]  # 10 frames remember each other
+        counts = np.stack([slow > 0, slow <= 0], axis=-1).astype(float)
+
+        def of(*lengths: int) -> structure.Observable:
+            runs = [counts[:n] for n in lengths], [slow[:n] for n in lengths]
+            return structure.Observable(("g",), np.arange(3.0), *runs)
+
+        theirs, ours, note = structure._blocks(of(2000, 2000, 3), of(2000, 2000))
+        assert len(theirs) == len(ours) < 200 and note == "1 runs are too short, and left out"
+        theirs, ours, note = structure._blocks(of(12, 15), of(12, 12))
+        assert len(theirs) == len(ours) == 2 and "whole runs" in note
+
     def test_groups_of_ethene(self):
         frame = Structure.from_ase(ase.build.molecule("C2H4"))
         bonds = find_molecules(frame)
@@ -231,6 +292,19 @@ class TestThermodynamics:
         x = units.kB * 300.0 * np.random.default_rng(0).normal(scale=0.8, size=200_000)
         assert thermodynamics.effective_share(x, 300.0) == pytest.approx(np.exp(-0.64), rel=0.03)
         assert thermodynamics.effective_share(np.full(10, 1e3), 300.0) == pytest.approx(1.0)
+        assert thermodynamics.gaussian_share(x, 300.0) == pytest.approx(np.exp(-0.64), rel=0.03)
+
+    @pytest.mark.parametrize(("spread_kT", "allowed"), [(0.5, {"pass"}), (2.5, {"fail", "undecided"})])
+    def test_few_frames_do_not_hide_a_bad_share(self, tmp_path, monkeypatch, spread_kT, allowed):
+        """Of 40 frames with a spread of 2.5 kT the sample's own share is 0.11; that of many is 0.002."""
+        bench = campaign(tmp_path, subject(), replica_ps=0.05, labelled_frames=40)
+        for seed in range(5):
+            difference = spread_kT * units.kB * 300.0 * np.random.default_rng(seed).normal(size=40)
+            difference[0] = np.nan  # without a label
+            labels = {"replicas-teacher": difference, "replicas-student": np.zeros(40)}
+            monkeypatch.setattr(bench, "labels", lambda name, *_, n=labels: Labels(n[name], None, None))
+            finding = thermodynamics.reweighting(bench)
+            assert finding.verdict in allowed and finding.note.startswith("39 frames"), finding
 
     def test_bulk_modulus_from_energies_and_from_stress(self):
         frame = Structure.from_ase(bulk("Cu", "fcc", a=3.59, cubic=True))

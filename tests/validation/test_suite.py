@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
+import ase.build
 import ase.io
 import numpy as np
 import pytest
@@ -16,9 +17,11 @@ from compactff_md.errors import CompactFFError
 from compactff_md.files import write_json
 from compactff_md.structure import Structure
 from compactff_md.student import load
+from compactff_md.validation import campaign as campaign_module
 from compactff_md.validation import shipped
 from compactff_md.validation.comparison import Candidate, write_comparison
 from compactff_md.validation.endurance import Break, Endurance
+from compactff_md.validation.engine_ase import ASEEngine
 from compactff_md.validation.outcome import Section, judge
 from compactff_md.validation.panel import panel
 from compactff_md.validation.report import Report, command_line, read_report, write_report
@@ -29,7 +32,7 @@ from compactff_md.validation.subject import fingerprint
 from compactff_md.validation.suite import Assignment, group, validate
 from compactff_md.validation.thresholds import Threshold, Thresholds
 from compactff_md.validation.trajectories import analyse, read_trajectory
-from validation_builders import SETTINGS, Teacher, campaign, molecule, subject
+from validation_builders import SETTINGS, PairPotential, Teacher, campaign, crystal, molecule, subject
 
 SOME = ("forces", "symmetry", "stability", "engines")
 SHORT = SETTINGS.model_copy(
@@ -42,6 +45,17 @@ DRIFT = (0.001, 0.0, 0.002)
 def assignment(fault: str = "", **changes) -> Assignment:
     fields = {"structures": [molecule()], "settings": SHORT, "engine": "ase", **changes}
     return Assignment(subject(fault), Teacher(), **fields)
+
+
+def ended_early_of(who: str, run, ensemble: str = "nvt"):
+    """An engine's ``run`` whose runs of an ensemble end early where ``who`` moves the atoms."""
+
+    def cut(self, frame, task, *args, **kwargs):
+        found = run(self, frame, task, *args, **kwargs)
+        mine = (self.name == "teacher") == (who == "teacher") and task.ensemble == ensemble
+        return replace(found, failure="at step 7: hotter than the sun") if mine else found
+
+    return cut
 
 
 class Killed(BaseException):
@@ -155,6 +169,13 @@ class TestValidate:
             page = shipped.markdown(name, Report(name, {}, facts))
             assert (f"**Of the `{name}` of 2026-01-02**" in page) == warned
 
+    def test_a_report_by_other_thresholds_says_so(self, tmp_path):
+        (tmp_path / "own.toml").write_text('"forces.own_frames.r2" = { minimum = 0.5 }\n')
+        for thresholds, warned in ((Thresholds(), False), (Thresholds(tmp_path / "own.toml"), True)):
+            facts = {"systems": {"C2O2": {}}, "thresholds": thresholds.sha256}
+            page = shipped.markdown("r", Report("r", {}, facts))
+            assert ("Judged by other thresholds" in page) == warned
+
     def test_long_dynamics_of_the_students_of_now(self, tmp_path):
         name = "organic-ultra-tiny"
         here = fingerprint(load(name).network)
@@ -199,6 +220,53 @@ class TestValidate:
         moved = Structure(a.positions_A + 0.1, a.numbers)
         found = group([a, b, moved])
         assert {name: len(frames) for name, frames in found.items()} == {"C2O2": 2, "C2O2-2": 1}
+
+    def test_isomers_are_systems_of_their_own(self):
+        names = ("trans-butane", "isobutane", "trans-butane")
+        frames = [Structure.from_ase(ase.build.molecule(name)) for name in names]
+        order = [np.argsort(-frame.numbers, kind="stable") for frame in frames]
+        same = [Structure(f.positions_A[k], f.numbers[k]) for f, k in zip(frames, order, strict=True)]
+        assert {name: len(found) for name, found in group(same).items()} == {"C4H10": 2, "C4H10-2": 1}
+
+    @pytest.mark.parametrize("section", ["structure", "dynamics", "thermodynamics"])
+    def test_a_student_that_does_not_last_fails(self, tmp_path, monkeypatch, section):
+        monkeypatch.setattr(ASEEngine, "run", ended_early_of("student", ASEEngine.run))
+        settings = SHORT.model_copy(update={"sections": (section,)})
+        report = validate(assignment(settings=settings), tmp_path / "out")
+        assert report.exit_code == 1
+        (finding,) = report.findings
+        assert finding.name == f"suite.ran [{section}]" and "the student's dynamics ended" in finding.note
+
+    def test_a_student_that_lasts_only_at_constant_volume_fails(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(ASEEngine, "run", ended_early_of("student", ASEEngine.run, "npt"))
+        settings = SHORT.model_copy(update={"sections": ("structure",), "pressure_bar": 1.0})
+        report = validate(assignment(settings=settings, structures=[crystal()]), tmp_path / "out")
+        found = {finding.name: finding.verdict for finding in report.findings}
+        assert found["suite.ran [structure at constant pressure]"] == "fail"
+        assert "structure.distances" in found
+
+    def test_a_teacher_that_does_not_last_is_no_reference(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(ASEEngine, "run", ended_early_of("teacher", ASEEngine.run))
+        settings = SHORT.model_copy(update={"sections": ("forces", "structure", "dynamics")})
+        report = validate(assignment(settings=settings), tmp_path / "out")
+        found = {finding.name: finding for finding in report.findings}
+        for name in ("suite.ran [structure]", "suite.ran [dynamics]"):
+            assert found[name].verdict == "undecided" and "the teacher's dynamics" in found[name].note
+        assert found["forces.teacher_frames.rmse"].verdict in ("pass", "undecided")
+
+    def test_frames_without_labels_are_told(self, tmp_path, monkeypatch):
+        def every_other(atoms, calculator, honest=campaign_module.label):
+            asked.append(calculator)
+            if calculator is asked[0] and len(asked) % 2:
+                raise RuntimeError("no self-consistency")
+            return honest(atoms, calculator)
+
+        asked: list[PairPotential] = []
+        monkeypatch.setattr(campaign_module, "label", every_other)
+        settings = SHORT.model_copy(update={"sections": ("forces",)})
+        report = validate(assignment(settings=settings), tmp_path / "out")
+        hot = {finding.name: finding for finding in report.findings}["forces.own_frames.labelled [450 K]"]
+        assert hot.verdict == "undecided" and 0 < hot.value < 1 and "are left out" in hot.note
 
     @pytest.mark.parametrize(
         ("structures", "words"),
