@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 
 import ase
@@ -20,7 +19,6 @@ import numpy as np
 from compactff_md.engines.molecules import find_molecules
 from compactff_md.files import atomic_write
 from compactff_md.structure import Structure
-from compactff_md.teachers import create_teacher
 from compactff_md.training.asking import Asking, answered
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.labelling import (
@@ -30,6 +28,7 @@ from compactff_md.training.labelling import (
     TeacherFailure,
     TooManyFailuresError,
     labelled_atoms,
+    labeller_here,
     write_frames,
 )
 from compactff_md.training.liquids import cut_piece
@@ -80,7 +79,7 @@ class Chain:
         self.spec, self.config, self.labeller, self.folder = spec, config, labeller, folder
         self.structures = structures
         labeller.counts = LabelCounts()
-        self.mover = _driver(spec.driver) if spec.driver else labeller
+        self.mover = labeller_here(spec.driver, {}) if spec.driver else labeller
         self.segment = 0
         self.written = 0
         self.complete = False
@@ -316,12 +315,6 @@ class Chain:
                 with suppress(TeacherFailure):  # the trajectory then starts again
                     label = self.mover.label(self.atoms)
                     self.phase = Phase(content["positions"], content["velocities"], label, cell)
-
-
-@cache
-def _driver(name: str) -> Labeller:
-    """What moves atoms in the teacher's place, made once in each process."""
-    return Labeller(create_teacher(name))
 
 
 def shards_of(folder: Path) -> list[Path]:
