@@ -2,11 +2,13 @@
 
 A chain's folder holds ``shard-FIRSTFRAME.xyz`` files and ``state.npz``. The state is written after the
 shard that it belongs to, so a killed run redoes at most what came after the last shard; each segment of a
-trajectory has a random generator of its own, so that it goes on as it would have.
+trajectory has a random generator of its own, so that it goes on as it would have. Who begins to work on the
+folder takes it over: a process that still runs for a killed client then writes no more.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +19,8 @@ import ase
 import numpy as np
 
 from compactff_md.engines.molecules import find_molecules
-from compactff_md.files import atomic_write
+from compactff_md.errors import CompactFFError
+from compactff_md.files import atomic_write, write_text
 from compactff_md.structure import Structure
 from compactff_md.training.asking import Asking, answered
 from compactff_md.training.config import SamplingConfig
@@ -45,6 +48,7 @@ from compactff_md.training.sampling import (
 )
 
 STATE_FILE = "state.npz"
+OWNER_FILE = "owner"
 MODES_FILE = "modes.npz"
 MOST_ATTEMPTS = 100
 RESTART_AFTER = 3  # failures in one segment before the trajectory starts again
@@ -63,7 +67,7 @@ class Chain:
     structures
         Given structures by index, those that ``spec.members`` names; relaxed ones for trajectories.
     folder
-        Of this chain; made if missing.
+        Of this chain; made if missing, and taken over from whoever works on it.
     config, labeller
         Settings of the sampling, and the teacher, whose counts start anew.
     """
@@ -87,10 +91,20 @@ class Chain:
         self.phase: Phase | None = None
         self.atoms = self._start_atoms()
         folder.mkdir(parents=True, exist_ok=True)
+        self.token = secrets.token_hex(8)
+        write_text(folder / OWNER_FILE, self.token)
         self._restore()
 
     def run(self, report: Report, time_limit_s: float | None = None) -> LabelCounts:
-        """Make frames to the end, or until the time is over; ``report`` gets the number of frames so far."""
+        """Make frames to the end, or until the time is over; ``report`` gets the number of frames so far.
+
+        Raises
+        ------
+        TooManyFailuresError
+            If the teacher fails on too many of them.
+        CompactFFError
+            If another process has taken the folder over.
+        """
         return answered(self.running(report, time_limit_s), self.mover)
 
     def running(self, report: Report, time_limit_s: float | None = None) -> Asking[LabelCounts]:
@@ -280,7 +294,13 @@ class Chain:
             self.spec.pressure_bar,
         )
 
+    def _check_owner(self) -> None:
+        path = self.folder / OWNER_FILE
+        if not path.is_file() or path.read_text(encoding="utf-8") != self.token:
+            raise CompactFFError(f"{self.folder} was taken over by another process, which goes on with it")
+
     def _write_shard(self) -> None:
+        self._check_owner()
         if self.pending:
             write_frames(self.folder / f"shard-{self.written:07d}.xyz", self.pending)
             self.written += len(self.pending)

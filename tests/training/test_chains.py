@@ -83,6 +83,20 @@ def test_a_killed_chain_goes_on_as_it_would_have(tmp_path, spec):
         assert one.get_potential_energy() == pytest.approx(two.get_potential_energy(), abs=1e-7)
 
 
+def test_a_chain_that_was_taken_over_writes_no_more(tmp_path, spec):
+    """As where a client was killed, and a worker of the cluster goes on beside the resumed run."""
+    config, structures = sampling(shard_seconds=0), {0: molecule("CH3OH")}
+
+    def take_over(frames):
+        if frames == 10:
+            run(tmp_path, spec, structures, config)
+
+    with pytest.raises(CompactFFError, match="was taken over"):
+        run(tmp_path, spec, structures, config, take_over)
+    frames = frames_of(tmp_path)
+    assert len(frames) == len({frame.positions.tobytes() for frame in frames}) == 25
+
+
 def test_a_finished_chain_costs_nothing(tmp_path, spec):
     first = run(tmp_path, spec, {0: molecule("CH3OH")}, sampling())
     again = run(tmp_path, spec, {0: molecule("CH3OH")}, sampling())
