@@ -51,6 +51,7 @@ STATE_FILE = "state.npz"
 OWNER_FILE = "owner"
 MODES_FILE = "modes.npz"
 MOST_ATTEMPTS = 100
+MOST_LOST = 10  # frames that come to nothing, for each that is wanted, before a chain ends with fewer
 RESTART_AFTER = 3  # failures in one segment before the trajectory starts again
 MAX_SHARD_FRAMES = 500
 
@@ -113,10 +114,11 @@ class Chain:
         report(self.written)
         while not self.complete:
             yield from self._next_segment()
-            self.labeller.counts.check(self.config.max_failures)
+            self.complete = self._exhausted()
+            if self.complete or self.spec.walk != "given":  # of which the worst may come first
+                self.labeller.counts.check(self.config.max_failures)
             report(self.written + len(self.pending))
             now = time.monotonic()
-            self.complete = self._exhausted()
             out_of_time = time_limit_s is not None and now - started > time_limit_s
             due = now - last_shard >= self.config.shard_seconds or len(self.pending) >= MAX_SHARD_FRAMES
             if self.complete or out_of_time or due:
@@ -134,7 +136,9 @@ class Chain:
     def _exhausted(self) -> bool:
         if self.spec.walk == "given":
             return self.segment >= len(self.spec.members)
-        return self.written + len(self.pending) >= self.spec.frames
+        lost = self.labeller.counts.failures + self.labeller.counts.rejected
+        enough = self.written + len(self.pending) >= self.spec.frames
+        return enough or lost >= MOST_LOST * self.spec.frames
 
     def _next_segment(self) -> Asking[None]:
         if self.spec.walk == "given":
@@ -163,8 +167,7 @@ class Chain:
         path = self.folder / MODES_FILE
         origin = {"source": "modes", "structure": member}
         if not path.is_file():
-            matrix, labelled = hessian(atoms, self.labeller)
-            self.labeller.counts.attempts += len(labelled)
+            matrix, labelled = self._hessian(atoms)
             with atomic_write(path) as temporary:
                 np.savez(temporary, matrix=matrix)
             # They are much alike: at most half of the frames.
@@ -178,6 +181,19 @@ class Chain:
         )
         self._label(moved, **origin)
         self._cut()
+
+    def _hessian(self, atoms: ase.Atoms) -> tuple[np.ndarray, list[tuple[ase.Atoms, Label]]]:
+        counts = self.labeller.counts
+        before = counts.calls
+        try:
+            return hessian(atoms, self.labeller)
+        except TeacherFailure as failure:
+            counts.failures += 1
+            raise TooManyFailuresError(
+                f"chain {self.spec.name}: the teacher gives no second derivatives: {failure}"
+            ) from failure
+        finally:
+            counts.attempts += counts.calls - before
 
     def _cut(self) -> None:
         del self.pending[self.spec.frames - self.written :]

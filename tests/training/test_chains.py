@@ -332,3 +332,55 @@ def test_a_driver_without_finite_forces_is_a_failure_of_its_chain(tmp_path):
     assert isinstance(answers[1], TeacherFailure) and "not finite" in str(answers[1])
     np.testing.assert_allclose(answers[0].forces_eV_per_A, answers[2].forces_eV_per_A, atol=1e-6)
     assert labeller.counts.calls == 3
+
+
+class Unable(EMT):
+    """Cannot do what lies beyond 100 A from the origin, nor the 5th call."""
+
+    calls = 0
+
+    def calculate(self, atoms=None, *arguments, **options):
+        Unable.calls += 1
+        if Unable.calls == 5 or atoms.positions.max() > 100.0:
+            raise RuntimeError("SCF not converged")
+        super().calculate(atoms, *arguments, **options)
+
+
+def modes_spec(frames: int = 20) -> ChainSpec:
+    return ChainSpec(
+        name="m", purpose="train", members=(0,), frames=frames, seed=(1,), walk="modes", temperature_K=300.0
+    )
+
+
+def test_second_derivatives_that_cannot_be_had_end_their_chain_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(Unable, "calls", 0)
+    labeller = Labeller(SimpleNamespace(name="test", settings={}, calculator=Unable))
+    task = chain_task(modes_spec(), {0: molecule("H2O")}, tmp_path, sampling())
+    for _ in range(2):  # the second time is free
+        counts = perform(task, labeller, print)
+        assert (counts["calls"], counts["attempts"], counts["failures"]) == (5, 5, 1)
+    assert shards_of(tmp_path) == []
+    monkeypatch.setattr(Unable, "calls", 0)
+    with pytest.raises(CompactFFError, match=r"chain m: .*second derivatives.*SCF not converged"):
+        perform({**task, "alone": True, "folder": str(tmp_path / "alone")}, labeller, print)
+
+
+def test_given_structures_are_all_asked_for_whatever_the_first_ones_are(tmp_path):
+    """As those that make runs explode, which stand first."""
+    far = molecule("CH4")
+    far.positions += 200.0
+    structures = dict(enumerate([far] * 5 + [molecule("CH4")] * 45))
+    spec = ChainSpec(name="g", purpose="train", members=tuple(range(50)), frames=50, seed=(0,), walk="given")
+    counts = run(tmp_path, spec, structures, sampling(), calculator=Unable)
+    assert (counts.attempts, counts.failures) == (50, 5)
+    assert len(frames_of(tmp_path)) == 45
+    fewer = spec.model_copy(update={"members": tuple(range(20))})
+    with pytest.raises(CompactFFError, match="failed on 5 of 20 frames"):
+        run(tmp_path / "fewer", fewer, structures, sampling(), calculator=Unable)
+
+
+@pytest.mark.parametrize("walk", ["rattle", "modes", "md"])
+def test_a_chain_whose_frames_are_all_rejected_ends(tmp_path, walk):
+    spec = modes_spec(4).model_copy(update={"walk": walk})
+    counts = run(tmp_path, spec, {0: molecule("CH3OH")}, sampling(max_force_eV_per_A=1e-3))
+    assert counts.rejected == 40 and counts.failures == 0
