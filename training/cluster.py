@@ -99,6 +99,11 @@ class ClusterPool:
                 with suppress(Exception):  # the scheduler may be gone
                     part.close()
 
+    @property
+    def size(self) -> int:
+        """Tasks that are done at once, by the workers that are there now."""
+        return max(1, sum(self.client.nthreads().values()))
+
     def run(
         self, tasks: list[Task], on_frames: OnFrames, time_left: Callable[[], float] | None = None
     ) -> list[dict[str, Any]]:
@@ -133,7 +138,7 @@ class ClusterPool:
     def _timed(self, task: Task, count: int, time_left: Callable[[], float] | None) -> Task:
         if time_left is None:
             return task
-        waves = max(1.0, count / max(1, sum(self.client.nthreads().values())))
+        waves = max(1.0, count / self.size)
         return {**task, "time_limit_s": max(LEAST_TIME_S, time_left() / waves)}
 
     def _result(self, future: Any) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def generate_labels(
             relaxed = _relax_all(config, structures, pool, folder, reporter, clock)
             driver = settled_driver(config, list(relaxed.values()), teacher, folder, reporter)
             plan = _plan(config, driver.name, relaxed, len(structures), teacher, folder, reporter)
-            totals = _run_chains(plan, pool, workers, folder, reporter, clock)
+            totals = _run_chains(plan, pool, folder, reporter, clock)
         totals["calls"] += driver.calls
         about = {"seconds": clock.elapsed(), "driver": driver.name}
         _collect(config, plan, folder, out, {**totals, **about})
@@ -190,12 +190,10 @@ def _relax_all(
     return {member: decode_atoms(known[member]) for member in needed}
 
 
-def _run_chains(
-    plan: Plan, pool: Pool, workers: int, folder: Path, reporter: Reporter, clock: _Clock
-) -> dict[str, Any]:
+def _run_chains(plan: Plan, pool: Pool, folder: Path, reporter: Reporter, clock: _Clock) -> dict[str, Any]:
     tasks = [
         _task_of(flock, plan.structures, folder, alone=len(plan.chains) == 1)
-        for flock in flocks(plan.chains, plan.structures, workers)
+        for flock in flocks(plan.chains, plan.structures, pool.size)
     ]
     made = [0] * len(tasks)
     reporter.start("labelling", sum(chain.spec.frames for chain in plan.chains))

@@ -39,6 +39,11 @@ def default_workers(teacher: Teacher) -> int:
 class Pool(Protocol):
     """What does tasks with a teacher, here or elsewhere; a context manager."""
 
+    @property
+    def size(self) -> int:
+        """Tasks that are done at once."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -89,6 +94,11 @@ class TeacherPool:
                     with suppress(BrokenPipeError):  # what could not be sent any more
                         stream.close()
         self.processes = []
+
+    @property
+    def size(self) -> int:
+        """Tasks that are done at once."""
+        return self.workers
 
     def _start(self, index: int) -> subprocess.Popen[str]:
         environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}

@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import Calculator
 from ase.io import read
+from distributed import LocalCluster
 
 from compactff_md.errors import CompactFFError
 from compactff_md.teachers import create_teacher
@@ -106,3 +107,22 @@ def test_failures_of_an_earlier_run_do_not_count(tmp_path):
 
     assert "error" in [fail("first", k) for k in range(4)][-1]
     assert "result" in fail("second", 0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_is_as_large_as_its_threads_and_they_label_beside_each_other(tmp_path):
+    members = tuple(range(10))
+    spec = ChainSpec(name="c", purpose="train", members=members, frames=10, seed=(0,), walk="given")
+    structures = {
+        k: molecule("CH3OH", positions=molecule("CH3OH").positions * (1 + 0.02 * k)) for k in members
+    }
+    tasks = [chain_task(spec, structures, tmp_path / str(k), SamplingConfig()) for k in range(6)]
+    workers = LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None)
+    with workers, ClusterPool(create_teacher(EMT), workers.scheduler_address, 1, tmp_path) as pool:
+        assert pool.size == 3
+        pool.run(tasks, lambda index, frames: None)
+    labeller = labeller_here(EMT, {})
+    energies = [labeller.label(structures[k]).energy_eV for k in members]
+    for k in range(6):
+        frames = read(shards_of(tmp_path / str(k))[0], ":")
+        assert [frame.get_potential_energy() for frame in frames] == pytest.approx(energies)

@@ -78,6 +78,32 @@ def test_chains_with_the_same_driver_go_together_and_keep_every_worker_busy(chai
     assert [chain for flock in made for chain in flock] == plan
 
 
+class Wide:
+    """A pool of three that has the work done by nobody."""
+
+    size = 3
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def run(self, tasks, on_frames, time_left=None):
+        self.tasks = tasks
+        raise KeyboardInterrupt
+
+
+def test_chains_with_a_driver_are_shared_between_all_of_a_cluster(tmp_path, monkeypatch):
+    pool = Wide()
+    monkeypatch.setattr("compactff_md.training.generate.open_pool", lambda *arguments: pool)
+    sampling = {"driver": EMT, "relax_steps": 0, "n_workers": 1, "test_temperatures_K": [300]}
+    config = make_config(DistillConfig, {"structures": "x", "sampling": {**sampling, "dask": "tcp://x:1"}})
+    with pytest.raises(KeyboardInterrupt):
+        generate_labels(config, [molecule("CH3OH")], create_teacher(EMT), tmp_path, Reporter())
+    assert [len(task.get("chains", [task])) for task in pool.tasks] == [1, 2, 2, 2]
+
+
 class Notes(Reporter):
     def __init__(self) -> None:
         self.notes: list[str] = []
