@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 
 import ase
@@ -88,6 +89,7 @@ class Chain:
         self.segment = 0
         self.written = 0
         self.complete = False
+        self.ends = inf
         self.pending: list[ase.Atoms] = []
         self.phase: Phase | None = None
         self.atoms = self._start_atoms()
@@ -98,6 +100,9 @@ class Chain:
 
     def run(self, report: Report, time_limit_s: float | None = None) -> LabelCounts:
         """Make frames to the end, or until the time is over; ``report`` gets the number of frames so far.
+
+        A stretch of a trajectory that was begun is finished, an equilibration is not; nothing is begun
+        where the time limit is below zero.
 
         Raises
         ------
@@ -110,8 +115,12 @@ class Chain:
 
     def running(self, report: Report, time_limit_s: float | None = None) -> Asking[LabelCounts]:
         """As :meth:`run`, asking for what moves the atoms, so that several can run side by side."""
-        started = last_shard = time.monotonic()
+        last_shard = time.monotonic()
+        self.ends = inf if time_limit_s is None else last_shard + time_limit_s
         report(self.written)
+        if time_limit_s is not None and time_limit_s < 0:
+            self._write_shard()
+            return self.labeller.counts
         while not self.complete:
             yield from self._next_segment()
             self.complete = self._exhausted()
@@ -119,7 +128,7 @@ class Chain:
                 self.labeller.counts.check(self.config.max_failures)
             report(self.written + len(self.pending))
             now = time.monotonic()
-            out_of_time = time_limit_s is not None and now - started > time_limit_s
+            out_of_time = now > self.ends
             due = now - last_shard >= self.config.shard_seconds or len(self.pending) >= MAX_SHARD_FRAMES
             if self.complete or out_of_time or due:
                 self._write_shard()
@@ -225,6 +234,8 @@ class Chain:
             try:
                 if self.phase is None or attempt >= RESTART_AFTER:
                     self.phase = yield from self._thermal_start(temperature_K, rng, testing)
+                if self.phase is None:
+                    return
                 self.phase = yield from self._langevin(self.phase, temperature_K, steps, rng)
                 break
             except TeacherFailure as failure:
@@ -285,8 +296,13 @@ class Chain:
         rng = np.random.default_rng([*self.spec.seed, 1_000_003])
         return strained(atoms, random_strain(atoms.pbc, amount, rng))
 
-    def _thermal_start(self, temperature_K: float, rng: np.random.Generator, testing: bool) -> Asking[Phase]:
-        """From the start structure, with twice the kinetic energy: it loses half of it to the potential."""
+    def _thermal_start(
+        self, temperature_K: float, rng: np.random.Generator, testing: bool
+    ) -> Asking[Phase | None]:
+        """From the start structure, with twice the kinetic energy: it loses half of it to the potential.
+
+        None where the time is over before it is equilibrated.
+        """
         self.atoms = self._start_atoms()
         velocities = thermal_velocities(sampling_masses(self.atoms, self.config), 2 * temperature_K, rng)
         start = self.atoms.positions.copy()
@@ -295,7 +311,11 @@ class Chain:
         steps = self.spec.equilibration_steps
         if steps is None:
             steps = self.config.equilibration_steps if testing else 0
-        return (yield from self._langevin(phase, temperature_K, steps, rng))
+        for _ in range(steps):
+            if time.monotonic() > self.ends:
+                return None
+            phase = yield from self._langevin(phase, temperature_K, 1, rng)
+        return phase
 
     def _langevin(
         self, phase: Phase, temperature_K: float, steps: int, rng: np.random.Generator

@@ -126,7 +126,7 @@ class TeacherPool:
             Called in this thread with the index of a task and the frames that it has made; what it
             raises stops everything.
         time_left
-            Seconds for what is left to do; each task gets its share of it.
+            Seconds for what is left to do; each task gets its share of it. Below zero nothing more is begun.
 
         Raises
         ------
@@ -198,8 +198,10 @@ class _Dealer:
         task = self.tasks[index]
         if self.time_left is None:
             return index, task
-        waves = (len(self.tasks) - index) / self.workers
-        return index, {**task, "time_limit_s": max(LEAST_TIME_S, self.time_left() / max(1.0, waves))}
+        left = self.time_left()
+        if left >= 0:
+            left = max(LEAST_TIME_S, left / max(1.0, (len(self.tasks) - index) / self.workers))
+        return index, {**task, "time_limit_s": left}
 
 
 def _send(process: subprocess.Popen[str], message: dict[str, Any]) -> None:

@@ -108,6 +108,17 @@ def test_a_time_limit_keeps_what_is_there(tmp_path, spec):
     assert 0 < len(frames_of(tmp_path)) < 25
 
 
+def test_equilibration_ends_with_the_time_and_gives_nothing(tmp_path, spec):
+    test = spec.model_copy(update={"purpose": "test_300K", "frames": 4})
+    counts = run(tmp_path, test, {0: molecule("CH3OH")}, sampling(), limit=0.0)
+    assert counts.calls == 1 and shards_of(tmp_path) == []
+
+
+def test_what_begins_after_the_time_asks_nothing(tmp_path, spec):
+    counts = run(tmp_path, spec, {0: molecule("CH3OH")}, sampling(), limit=-1.0)
+    assert counts.calls == 0 and shards_of(tmp_path) == []
+
+
 def test_test_chains_are_equilibrated_and_not_rattled(tmp_path, spec):
     test = spec.model_copy(update={"purpose": "test_300K", "frames": 4})
     config = sampling(equilibration_steps=20, test_spacing_steps=5)

@@ -127,3 +127,22 @@ def test_frames_that_are_all_rejected_end_the_labelling_and_are_told(tmp_path):
     with pytest.raises(CompactFFError, match="0 frames for training"):
         generate_labels(config, [molecule("CH3OH")], create_teacher(EMT), tmp_path, reporter)
     assert len(reporter.notes) == 1 and "40 of 40 frames were left out for forces" in reporter.notes[0]
+
+
+def test_once_the_time_is_over_chains_are_left_out_but_for_what_training_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr("compactff_md.training.pool.LEAST_TIME_S", 0.0)
+    sampling = {
+        "driver": "teacher",
+        "frames": 400,
+        "spacing_steps": 1,
+        "trajectories": 5,
+        "test_temperatures_K": [300],
+        "relax_steps": 0,
+        "n_workers": 1,
+    }
+    config = make_config(DistillConfig, {"structures": "x", "minutes": 1e-9, "sampling": sampling})
+    reporter = Notes()
+    labels = generate_labels(config, [molecule("CH3OH")], create_teacher(EMT), tmp_path, reporter)
+    assert "the time for labels is over" in reporter.notes[0]
+    assert labels.counts["frames"] == {"train": 18, "valid": 2}
+    assert labels.counts["calls"] == 1 + 10 * 3
