@@ -90,8 +90,8 @@ def run_round(
     if (folder / ROUND_FILE).is_file():
         return Round(folder / LABELLED_FILE, json.loads((folder / ROUND_FILE).read_text()))
     folder.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
     result = train(training, *sets, folder, reporter)
+    started = time.monotonic() - result.elapsed_s  # which goes over interruptions
     if not leads:
         return Round(folder / LABELLED_FILE, {})
     held_out = compare(result.network, sets[1].frames)
