@@ -348,9 +348,7 @@ class Chain:
             **{name: value for name, value in asdict(self.labeller.counts).items() if name != "last_failure"},
         }
         if self.phase is not None:
-            content |= {"positions": self.phase.positions_A, "velocities": self.phase.velocities}
-            if self.phase.cell_A is not None:
-                content["cell"] = self.phase.cell_A
+            content |= _packed(self.phase)
         with atomic_write(self.folder / STATE_FILE) as temporary:
             np.savez(temporary, **content)
 
@@ -364,13 +362,32 @@ class Chain:
             for name in ("calls", "attempts", "failures", "rejected"):
                 setattr(self.labeller.counts, name, int(content[name]))
             if "positions" in content and not self.complete:
-                self.atoms.positions = content["positions"]
-                cell = content["cell"] if "cell" in content.files else None
-                if cell is not None:
-                    self.atoms.set_cell(cell)
-                with suppress(TeacherFailure):  # the trajectory then starts again
-                    label = self.mover.label(self.atoms)
-                    self.phase = Phase(content["positions"], content["velocities"], label, cell)
+                self._take_up(dict(content))
+
+    def _take_up(self, state: dict[str, np.ndarray]) -> None:
+        cell = state.get("cell")
+        self.atoms.positions = state["positions"]
+        if cell is not None:
+            self.atoms.set_cell(cell)
+        with suppress(TeacherFailure):  # the trajectory then starts again
+            if "forces" in state:
+                label = Label(float(state["energy"]), state["forces"], state.get("stress"))
+            else:  # a state as it was written before they were kept
+                label = self.mover.label(self.atoms)
+            self.phase = Phase(state["positions"], state["velocities"], label, cell)
+
+
+def _packed(phase: Phase) -> dict[str, np.ndarray | float]:
+    """What a trajectory goes on from, without what is None."""
+    parts = {
+        "positions": phase.positions_A,
+        "velocities": phase.velocities,
+        "cell": phase.cell_A,
+        "energy": phase.label.energy_eV,
+        "forces": phase.label.forces_eV_per_A,
+        "stress": phase.label.stress_eV_per_A3,
+    }
+    return {name: value for name, value in parts.items() if value is not None}
 
 
 def shards_of(folder: Path) -> list[Path]:

@@ -72,15 +72,28 @@ def test_a_killed_chain_goes_on_as_it_would_have(tmp_path, spec):
             raise KilledError
 
     config, structures = sampling(shard_seconds=0), {0: molecule("CH3OH")}
-    run(tmp_path / "whole", spec, structures, config)
+    undisturbed = run(tmp_path / "whole", spec, structures, config)
     with pytest.raises(KilledError):
         run(tmp_path / "parts", spec, structures, config, kill)
-    run(tmp_path / "parts", spec, structures, config)
+    assert run(tmp_path / "parts", spec, structures, config).calls == undisturbed.calls
     whole, parts = frames_of(tmp_path / "whole"), frames_of(tmp_path / "parts")
     assert len(whole) == len(parts) == 25
     for one, two in zip(whole, parts, strict=True):
         assert np.allclose(one.positions, two.positions, atol=1e-7)
         assert one.get_potential_energy() == pytest.approx(two.get_potential_energy(), abs=1e-7)
+
+
+def test_a_state_without_forces_goes_on(tmp_path, spec):
+    """As it was written before they were kept: the teacher is asked again."""
+    config, structures = sampling(shard_seconds=0), {0: molecule("CH3OH")}
+    undisturbed = run(tmp_path / "whole", spec, structures, config)
+    run(tmp_path / "parts", spec, structures, config, limit=0.0)
+    with np.load(tmp_path / "parts" / "state.npz") as state:
+        older = {name: state[name] for name in state if name not in ("energy", "forces", "stress")}
+    np.savez(tmp_path / "parts" / "state.npz", **older)
+    assert run(tmp_path / "parts", spec, structures, config).calls == undisturbed.calls + 1
+    for one, two in zip(frames_of(tmp_path / "whole"), frames_of(tmp_path / "parts"), strict=True):
+        assert np.allclose(one.positions, two.positions, atol=1e-7)
 
 
 def test_a_chain_that_was_taken_over_writes_no_more(tmp_path, spec):
