@@ -256,10 +256,8 @@ def _report_losses(totals: dict[str, Any], reporter: Reporter) -> None:
             f"the teacher failed on {totals['failures']} of {totals['attempts']} frames; they were left out"
         )
     if totals["rejected"]:
-        reporter.note(
-            f"{totals['rejected']} of {totals['attempts']} frames were left out for forces above "
-            "sampling.max_force_eV_per_A, or atoms closer than sampling.min_separation_A"
-        )
+        lost = f"{totals['rejected']} of {totals['attempts']} frames were left out"
+        reporter.note(f"{lost}: forces above sampling.max_force_eV_per_A, or atoms too close")
 
 
 def _collect(config: DistillConfig, plan: Plan, folder: Path, out: Path, totals: dict[str, Any]) -> None:

@@ -126,7 +126,7 @@ def test_frames_that_are_all_rejected_end_the_labelling_and_are_told(tmp_path):
     reporter = Notes()
     with pytest.raises(CompactFFError, match="0 frames for training"):
         generate_labels(config, [molecule("CH3OH")], create_teacher(EMT), tmp_path, reporter)
-    assert len(reporter.notes) == 1 and "40 of 40 frames were left out for forces" in reporter.notes[0]
+    assert len(reporter.notes) == 1 and "40 of 40 frames were left out: forces" in reporter.notes[0]
 
 
 def test_once_the_time_is_over_chains_are_left_out_but_for_what_training_needs(tmp_path, monkeypatch):
