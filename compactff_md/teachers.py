@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import io
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
@@ -25,6 +26,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.structure import MAX_ATOMIC_NUMBER
 from compactff_md.student import load, student_file
 
+_PRINTING = threading.RLock()  # the standard output is that of all threads
 UP_TO_RADON = frozenset(chemical_symbols[1 : MAX_ATOMIC_NUMBER + 1])
 # What TBLite takes beside the method; its printing and its cache are set here.
 TBLITE_ARGUMENTS = (
@@ -290,7 +292,7 @@ def _build(name: str, settings: dict[str, Any]) -> BaseCalculator:
     kind = KINDS[key]
     try:
         # Teachers print greetings and warn about accelerators.
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        with _PRINTING, warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             return kind.build(target, settings)
     except ImportError as error:

@@ -1,6 +1,8 @@
 import pickle
 import sys
+import threading
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from compactff_md import students, teachers
 from compactff_md.artifact import describe, save_student
 from compactff_md.engines.ase import StudentCalculator
 from compactff_md.errors import CompactFFError
-from compactff_md.teachers import TEACHERS, available, create_teacher
+from compactff_md.teachers import TEACHERS, TeacherKind, available, create_teacher
 from compactff_md.training.liquids import fill_box
 from compactff_md.units import BOHR_TO_A, HARTREE_TO_EV
 
@@ -241,3 +243,25 @@ def test_gfn2_is_still_to_be_warned_of():
     assert (
         abs(found["GFN1-xTB"]) < 0.01 < found["GFN2-xTB"]
     )  # eV a molecule, of a droplet far from its images
+
+
+def test_the_standard_output_is_there_after_two_threads_made_teachers(monkeypatch):
+    second_begins, first_is_done = threading.Event(), threading.Event()
+
+    def build(target, settings):
+        if target == "first":
+            second_begins.wait(0.2)
+        else:
+            second_begins.set()
+            first_is_done.wait(0.2)
+        return EMT()
+
+    def make(name):
+        create_teacher(f"orb:{name}")
+        first_is_done.set()
+
+    monkeypatch.setitem(teachers.KINDS, "orb", TeacherKind(build, "ase", "", target="NAME"))
+    before = sys.stdout
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(make, ("first", "second")))
+    assert sys.stdout is before

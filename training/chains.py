@@ -2,25 +2,27 @@
 
 A chain's folder holds ``shard-FIRSTFRAME.xyz`` files and ``state.npz``. The state is written after the
 shard that it belongs to, so a killed run redoes at most what came after the last shard; each segment of a
-trajectory has a random generator of its own, so that it goes on as it would have.
+trajectory has a random generator of its own, so that it goes on as it would have. Who begins to work on the
+folder takes it over: a process that still runs for a killed client then writes no more.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
-from functools import cache
+from math import inf
 from pathlib import Path
 
 import ase
 import numpy as np
 
 from compactff_md.engines.molecules import find_molecules
-from compactff_md.files import atomic_write
+from compactff_md.errors import CompactFFError
+from compactff_md.files import atomic_write, write_text
 from compactff_md.structure import Structure
-from compactff_md.teachers import create_teacher
 from compactff_md.training.asking import Asking, answered
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.labelling import (
@@ -30,6 +32,7 @@ from compactff_md.training.labelling import (
     TeacherFailure,
     TooManyFailuresError,
     labelled_atoms,
+    labeller_here,
     write_frames,
 )
 from compactff_md.training.liquids import cut_piece
@@ -46,8 +49,10 @@ from compactff_md.training.sampling import (
 )
 
 STATE_FILE = "state.npz"
+OWNER_FILE = "owner"
 MODES_FILE = "modes.npz"
 MOST_ATTEMPTS = 100
+MOST_LOST = 10  # frames that come to nothing, for each that is wanted, before a chain ends with fewer
 RESTART_AFTER = 3  # failures in one segment before the trajectory starts again
 MAX_SHARD_FRAMES = 500
 
@@ -64,7 +69,7 @@ class Chain:
     structures
         Given structures by index, those that ``spec.members`` names; relaxed ones for trajectories.
     folder
-        Of this chain; made if missing.
+        Of this chain; made if missing, and taken over from whoever works on it.
     config, labeller
         Settings of the sampling, and the teacher, whose counts start anew.
     """
@@ -80,31 +85,50 @@ class Chain:
         self.spec, self.config, self.labeller, self.folder = spec, config, labeller, folder
         self.structures = structures
         labeller.counts = LabelCounts()
-        self.mover = _driver(spec.driver) if spec.driver else labeller
+        self.mover = labeller_here(spec.driver, {}) if spec.driver else labeller
         self.segment = 0
         self.written = 0
         self.complete = False
+        self.ends = inf
         self.pending: list[ase.Atoms] = []
         self.phase: Phase | None = None
         self.atoms = self._start_atoms()
         folder.mkdir(parents=True, exist_ok=True)
+        self.token = secrets.token_hex(8)
+        write_text(folder / OWNER_FILE, self.token)
         self._restore()
 
     def run(self, report: Report, time_limit_s: float | None = None) -> LabelCounts:
-        """Make frames to the end, or until the time is over; ``report`` gets the number of frames so far."""
+        """Make frames to the end, or until the time is over; ``report`` gets the number of frames so far.
+
+        A stretch of a trajectory that was begun is finished, an equilibration is not; nothing is begun
+        where the time limit is below zero.
+
+        Raises
+        ------
+        TooManyFailuresError
+            If the teacher fails on too many of them.
+        CompactFFError
+            If another process has taken the folder over.
+        """
         return answered(self.running(report, time_limit_s), self.mover)
 
     def running(self, report: Report, time_limit_s: float | None = None) -> Asking[LabelCounts]:
         """As :meth:`run`, asking for what moves the atoms, so that several can run side by side."""
-        started = last_shard = time.monotonic()
+        last_shard = time.monotonic()
+        self.ends = inf if time_limit_s is None else last_shard + time_limit_s
         report(self.written)
+        if time_limit_s is not None and time_limit_s < 0:
+            self._write_shard()
+            return self.labeller.counts
         while not self.complete:
             yield from self._next_segment()
-            self.labeller.counts.check(self.config.max_failures)
+            self.complete = self._exhausted()
+            if self.complete or self.spec.walk != "given":  # of which the worst may come first
+                self.labeller.counts.check(self.config.max_failures)
             report(self.written + len(self.pending))
             now = time.monotonic()
-            self.complete = self._exhausted()
-            out_of_time = time_limit_s is not None and now - started > time_limit_s
+            out_of_time = now > self.ends
             due = now - last_shard >= self.config.shard_seconds or len(self.pending) >= MAX_SHARD_FRAMES
             if self.complete or out_of_time or due:
                 self._write_shard()
@@ -121,7 +145,9 @@ class Chain:
     def _exhausted(self) -> bool:
         if self.spec.walk == "given":
             return self.segment >= len(self.spec.members)
-        return self.written + len(self.pending) >= self.spec.frames
+        lost = self.labeller.counts.failures + self.labeller.counts.rejected
+        enough = self.written + len(self.pending) >= self.spec.frames
+        return enough or lost >= MOST_LOST * self.spec.frames
 
     def _next_segment(self) -> Asking[None]:
         if self.spec.walk == "given":
@@ -150,8 +176,7 @@ class Chain:
         path = self.folder / MODES_FILE
         origin = {"source": "modes", "structure": member}
         if not path.is_file():
-            matrix, labelled = hessian(atoms, self.labeller)
-            self.labeller.counts.attempts += len(labelled)
+            matrix, labelled = self._hessian(atoms)
             with atomic_write(path) as temporary:
                 np.savez(temporary, matrix=matrix)
             # They are much alike: at most half of the frames.
@@ -165,6 +190,19 @@ class Chain:
         )
         self._label(moved, **origin)
         self._cut()
+
+    def _hessian(self, atoms: ase.Atoms) -> tuple[np.ndarray, list[tuple[ase.Atoms, Label]]]:
+        counts = self.labeller.counts
+        before = counts.calls
+        try:
+            return hessian(atoms, self.labeller)
+        except TeacherFailure as failure:
+            counts.failures += 1
+            raise TooManyFailuresError(
+                f"chain {self.spec.name}: the teacher gives no second derivatives: {failure}"
+            ) from failure
+        finally:
+            counts.attempts += counts.calls - before
 
     def _cut(self) -> None:
         del self.pending[self.spec.frames - self.written :]
@@ -196,6 +234,8 @@ class Chain:
             try:
                 if self.phase is None or attempt >= RESTART_AFTER:
                     self.phase = yield from self._thermal_start(temperature_K, rng, testing)
+                if self.phase is None:
+                    return
                 self.phase = yield from self._langevin(self.phase, temperature_K, steps, rng)
                 break
             except TeacherFailure as failure:
@@ -256,8 +296,13 @@ class Chain:
         rng = np.random.default_rng([*self.spec.seed, 1_000_003])
         return strained(atoms, random_strain(atoms.pbc, amount, rng))
 
-    def _thermal_start(self, temperature_K: float, rng: np.random.Generator, testing: bool) -> Asking[Phase]:
-        """From the start structure, with twice the kinetic energy: it loses half of it to the potential."""
+    def _thermal_start(
+        self, temperature_K: float, rng: np.random.Generator, testing: bool
+    ) -> Asking[Phase | None]:
+        """From the start structure, with twice the kinetic energy: it loses half of it to the potential.
+
+        None where the time is over before it is equilibrated.
+        """
         self.atoms = self._start_atoms()
         velocities = thermal_velocities(sampling_masses(self.atoms, self.config), 2 * temperature_K, rng)
         start = self.atoms.positions.copy()
@@ -266,7 +311,11 @@ class Chain:
         steps = self.spec.equilibration_steps
         if steps is None:
             steps = self.config.equilibration_steps if testing else 0
-        return (yield from self._langevin(phase, temperature_K, steps, rng))
+        for _ in range(steps):
+            if time.monotonic() > self.ends:
+                return None
+            phase = yield from self._langevin(phase, temperature_K, 1, rng)
+        return phase
 
     def _langevin(
         self, phase: Phase, temperature_K: float, steps: int, rng: np.random.Generator
@@ -281,7 +330,13 @@ class Chain:
             self.spec.pressure_bar,
         )
 
+    def _check_owner(self) -> None:
+        path = self.folder / OWNER_FILE
+        if not path.is_file() or path.read_text(encoding="utf-8") != self.token:
+            raise CompactFFError(f"{self.folder} was taken over by another process, which goes on with it")
+
     def _write_shard(self) -> None:
+        self._check_owner()
         if self.pending:
             write_frames(self.folder / f"shard-{self.written:07d}.xyz", self.pending)
             self.written += len(self.pending)
@@ -293,9 +348,7 @@ class Chain:
             **{name: value for name, value in asdict(self.labeller.counts).items() if name != "last_failure"},
         }
         if self.phase is not None:
-            content |= {"positions": self.phase.positions_A, "velocities": self.phase.velocities}
-            if self.phase.cell_A is not None:
-                content["cell"] = self.phase.cell_A
+            content |= _packed(self.phase)
         with atomic_write(self.folder / STATE_FILE) as temporary:
             np.savez(temporary, **content)
 
@@ -309,19 +362,32 @@ class Chain:
             for name in ("calls", "attempts", "failures", "rejected"):
                 setattr(self.labeller.counts, name, int(content[name]))
             if "positions" in content and not self.complete:
-                self.atoms.positions = content["positions"]
-                cell = content["cell"] if "cell" in content.files else None
-                if cell is not None:
-                    self.atoms.set_cell(cell)
-                with suppress(TeacherFailure):  # the trajectory then starts again
-                    label = self.mover.label(self.atoms)
-                    self.phase = Phase(content["positions"], content["velocities"], label, cell)
+                self._take_up(dict(content))
+
+    def _take_up(self, state: dict[str, np.ndarray]) -> None:
+        cell = state.get("cell")
+        self.atoms.positions = state["positions"]
+        if cell is not None:
+            self.atoms.set_cell(cell)
+        with suppress(TeacherFailure):  # the trajectory then starts again
+            if "forces" in state:
+                label = Label(float(state["energy"]), state["forces"], state.get("stress"))
+            else:  # a state as it was written before they were kept
+                label = self.mover.label(self.atoms)
+            self.phase = Phase(state["positions"], state["velocities"], label, cell)
 
 
-@cache
-def _driver(name: str) -> Labeller:
-    """What moves atoms in the teacher's place, made once in each process."""
-    return Labeller(create_teacher(name))
+def _packed(phase: Phase) -> dict[str, np.ndarray | float]:
+    """What a trajectory goes on from, without what is None."""
+    parts = {
+        "positions": phase.positions_A,
+        "velocities": phase.velocities,
+        "cell": phase.cell_A,
+        "energy": phase.label.energy_eV,
+        "forces": phase.label.forces_eV_per_A,
+        "stress": phase.label.stress_eV_per_A3,
+    }
+    return {name: value for name, value in parts.items() if value is not None}
 
 
 def shards_of(folder: Path) -> list[Path]:

@@ -1,12 +1,15 @@
 """Teachers on other machines, through dask.distributed, an optional package.
 
 Workers must have this package and the teacher installed, and see the out folder under the same path: what
-they label goes there, in the same shards as from the processes of one machine.
+they label goes there, in the same shards as from the processes of one machine. Each thread of a worker has a
+calculator of its own; where a teacher cannot be called from two threads at once, workers of one thread do it
+(``dask worker --nthreads 1``).
 """
 
 from __future__ import annotations
 
-import json
+import secrets
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +17,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from compactff_md.errors import CompactFFError
-from compactff_md.teachers import Teacher, create_teacher
-from compactff_md.training.labelling import Labeller
+from compactff_md.teachers import Teacher
+from compactff_md.training.labelling import LabelCounts, labeller_here
 from compactff_md.training.pool import LEAST_TIME_S, OnFrames
 from compactff_md.training.tasks import Task, perform
 
@@ -26,16 +29,18 @@ except ImportError:
 
 CONNECT_SECONDS = 30
 RETRIES = 3  # of a task whose worker was lost; what it had labelled stays
-_labellers: dict[str, Labeller] = {}
+_totals = threading.local()
 
 
-def perform_there(name: str, settings: dict[str, Any], task: Task) -> dict[str, Any]:
-    """Do a task on a worker, whose teacher is kept from task to task; errors come back as data."""
-    key = json.dumps([name, settings], sort_keys=True)
+def perform_there(name: str, settings: dict[str, Any], task: Task, run: str) -> dict[str, Any]:
+    """Do a task in a thread of a worker, whose teacher is kept from task to task; errors come back as data.
+
+    Failures count for the ``run`` alone, of which the worker may see several.
+    """
     try:
-        if key not in _labellers:
-            _labellers[key] = Labeller(create_teacher(name, **settings))
-        return {"result": perform(task, _labellers[key], lambda frames: None)}
+        labeller = labeller_here(name, settings)
+        labeller.totals = vars(_totals).setdefault(run, LabelCounts())
+        return {"result": perform(task, labeller, lambda frames: None)}
     except CompactFFError as error:
         return {"error": str(error)}
 
@@ -65,6 +70,7 @@ class ClusterPool:
                 'pip install "compactff-md[distill]"'
             )
         self.teacher, self.address, self.workers, self.folder = teacher, address, workers, folder
+        self.run_token = secrets.token_hex(8)
         self.client: Any = None
         self.cluster: Any = None
 
@@ -93,6 +99,11 @@ class ClusterPool:
                 with suppress(Exception):  # the scheduler may be gone
                     part.close()
 
+    @property
+    def size(self) -> int:
+        """Tasks that are done at once, by the workers that are there now."""
+        return max(1, sum(self.client.nthreads().values()))
+
     def run(
         self, tasks: list[Task], on_frames: OnFrames, time_left: Callable[[], float] | None = None
     ) -> list[dict[str, Any]]:
@@ -109,6 +120,7 @@ class ClusterPool:
             [self.teacher.name] * len(timed),
             [self.teacher.settings] * len(timed),
             timed,
+            [self.run_token] * len(timed),
             pure=False,
             retries=RETRIES,
         )
@@ -126,7 +138,7 @@ class ClusterPool:
     def _timed(self, task: Task, count: int, time_left: Callable[[], float] | None) -> Task:
         if time_left is None:
             return task
-        waves = max(1.0, count / max(1, sum(self.client.nthreads().values())))
+        waves = max(1.0, count / self.size)
         return {**task, "time_limit_s": max(LEAST_TIME_S, time_left() / waves)}
 
     def _result(self, future: Any) -> dict[str, Any]:

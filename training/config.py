@@ -175,7 +175,8 @@ class SamplingConfig(BaseModel):
     rattle_sigma_A
         Smallest and largest standard deviation of the displacement.
     max_force_eV_per_A, min_separation_A
-        Rattled copies beyond either are not kept.
+        Rattled copies beyond either are not kept. A chain that has lost ten times as many frames as it is to
+        give, to them or to failures, ends with what it has.
     max_strain
         Largest entry of the random strain of periodic cells.
     relax_steps
@@ -185,7 +186,8 @@ class SamplingConfig(BaseModel):
     n_workers
         Processes that call the teacher; None takes one a core (at most 8) for xTB, and one otherwise.
     max_failures
-        Largest fraction of labels that the teacher may fail on.
+        Largest fraction of labels that the teacher may fail on; 1 lets it fail on all. Those of rounds do not
+        count.
     steps
         What to sample step by step (:mod:`compactff_md.training.steps`), in the place of ``mode``,
         ``frames``, ``temperatures_K``, ``trajectories``, ``spacing_steps``, ``rattles`` and ``driver``.
@@ -218,7 +220,7 @@ class SamplingConfig(BaseModel):
     test_spacing_steps: int = Field(10, ge=1)
     equilibration_steps: int = Field(250, ge=0)
     n_workers: int | None = Field(None, ge=1)
-    max_failures: float = Field(0.2, ge=0, lt=1)
+    max_failures: float = Field(0.2, ge=0, le=1)
     shard_seconds: float = Field(20.0, ge=0)
     steps: tuple[AnyStep, ...] = ()
     dask: str | None = None

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def generate_labels(
             relaxed = _relax_all(config, structures, pool, folder, reporter, clock)
             driver = settled_driver(config, list(relaxed.values()), teacher, folder, reporter)
             plan = _plan(config, driver.name, relaxed, len(structures), teacher, folder, reporter)
-            totals = _run_chains(plan, pool, workers, folder, reporter, clock)
+            totals = _run_chains(plan, pool, folder, reporter, clock)
         totals["calls"] += driver.calls
         about = {"seconds": clock.elapsed(), "driver": driver.name}
         _collect(config, plan, folder, out, {**totals, **about})
@@ -190,13 +191,10 @@ def _relax_all(
     return {member: decode_atoms(known[member]) for member in needed}
 
 
-def _run_chains(
-    plan: Plan, pool: Pool, workers: int, folder: Path, reporter: Reporter, clock: _Clock
-) -> dict[str, Any]:
-    tasks = [
-        _task_of(flock, plan.structures, folder, alone=len(plan.chains) == 1)
-        for flock in flocks(plan.chains, plan.structures, workers)
-    ]
+def _run_chains(plan: Plan, pool: Pool, folder: Path, reporter: Reporter, clock: _Clock) -> dict[str, Any]:
+    together = flocks(plan.chains, plan.structures, pool.size)
+    tasks = [_task_of(flock, plan.structures, folder, alone=len(plan.chains) == 1) for flock in together]
+    training = [flock[0].spec.purpose == "train" for flock in together]
     made = [0] * len(tasks)
     reporter.start("labelling", sum(chain.spec.frames for chain in plan.chains))
 
@@ -205,8 +203,15 @@ def _run_chains(
         clock.save_now_and_then()
         reporter.update(sum(made))
 
-    results = pool.run(tasks, on_frames, clock.left if clock.limit_s is not None else None)
+    def left() -> float:
+        """Not below zero, at which chains are left out, before there is enough to train on."""
+        enough = sum(compress(made, training)) >= 2 * FEWEST_FRAMES
+        return clock.left() if enough else max(0.0, clock.left())
+
+    results = pool.run(tasks, on_frames, left if clock.limit_s is not None else None)
     reporter.finish()
+    if clock.limit_s is not None and clock.left() < 0:
+        reporter.note("the time for labels is over: there may be fewer frames than planned, or no test")
     totals: dict[str, Any] = defaultdict(int)
     for result in results:
         for name, value in result.items():
@@ -250,6 +255,9 @@ def _report_losses(totals: dict[str, Any], reporter: Reporter) -> None:
         reporter.note(
             f"the teacher failed on {totals['failures']} of {totals['attempts']} frames; they were left out"
         )
+    if totals["rejected"]:
+        lost = f"{totals['rejected']} of {totals['attempts']} frames were left out"
+        reporter.note(f"{lost}: forces above sampling.max_force_eV_per_A, or atoms too close")
 
 
 def _collect(config: DistillConfig, plan: Plan, folder: Path, out: Path, totals: dict[str, Any]) -> None:

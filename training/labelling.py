@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,10 +18,11 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from compactff_md.errors import CompactFFError, NotFiniteError
 from compactff_md.files import atomic_write
 from compactff_md.structure import Structure
-from compactff_md.teachers import Teacher
+from compactff_md.teachers import Teacher, create_teacher
 from compactff_md.training.frames import PARTS_TOLERANCE_EV
 
 FEWEST_FAILURES = 5  # before that many a fraction says nothing
+_labellers = threading.local()
 
 
 class TeacherFailure(Exception):  # noqa: N818 - it is an outcome, counted and left behind
@@ -93,7 +96,7 @@ class LabelCounts:
 class Labeller:
     """A teacher's calculator that survives failures; every call is counted.
 
-    ``counts`` are those of the chain at work, ``totals`` of those before it in this process.
+    ``counts`` are those of the chain at work, ``totals`` of those before it in this run and process.
     """
 
     teacher: Teacher
@@ -177,6 +180,21 @@ class Labeller:
     def _failed(self, reason: str) -> None:
         self.counts.last_failure = " ".join(reason.split())[:300]
         self.calculator = self.teacher.calculator()
+
+
+def labeller_here(name: str, settings: dict[str, Any]) -> Labeller:
+    """A teacher by its name, made once in each thread: a calculator does one structure at a time.
+
+    Raises
+    ------
+    CompactFFError
+        As :func:`compactff_md.teachers.create_teacher`.
+    """
+    made = vars(_labellers)
+    key = json.dumps([name, settings], sort_keys=True)
+    if key not in made:
+        made[key] = Labeller(create_teacher(name, **settings))
+    return made[key]
 
 
 def _parts_of(energy_eV: float, energies_eV: Any) -> np.ndarray | None:

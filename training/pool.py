@@ -39,6 +39,11 @@ def default_workers(teacher: Teacher) -> int:
 class Pool(Protocol):
     """What does tasks with a teacher, here or elsewhere; a context manager."""
 
+    @property
+    def size(self) -> int:
+        """Tasks that are done at once."""
+        ...
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -90,6 +95,11 @@ class TeacherPool:
                         stream.close()
         self.processes = []
 
+    @property
+    def size(self) -> int:
+        """Tasks that are done at once."""
+        return self.workers
+
     def _start(self, index: int) -> subprocess.Popen[str]:
         environment = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1")}
         with (self.log_folder / f"worker-{index}.log").open("w") as log:
@@ -116,7 +126,7 @@ class TeacherPool:
             Called in this thread with the index of a task and the frames that it has made; what it
             raises stops everything.
         time_left
-            Seconds for what is left to do; each task gets its share of it.
+            Seconds for what is left to do; each task gets its share of it. Below zero nothing more is begun.
 
         Raises
         ------
@@ -188,8 +198,10 @@ class _Dealer:
         task = self.tasks[index]
         if self.time_left is None:
             return index, task
-        waves = (len(self.tasks) - index) / self.workers
-        return index, {**task, "time_limit_s": max(LEAST_TIME_S, self.time_left() / max(1.0, waves))}
+        left = self.time_left()
+        if left >= 0:
+            left = max(LEAST_TIME_S, left / max(1.0, (len(self.tasks) - index) / self.workers))
+        return index, {**task, "time_limit_s": left}
 
 
 def _send(process: subprocess.Popen[str], message: dict[str, Any]) -> None:

@@ -90,8 +90,8 @@ def run_round(
     if (folder / ROUND_FILE).is_file():
         return Round(folder / LABELLED_FILE, json.loads((folder / ROUND_FILE).read_text()))
     folder.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
     result = train(training, *sets, folder, reporter)
+    started = time.monotonic() - result.elapsed_s  # which goes over interruptions
     if not leads:
         return Round(folder / LABELLED_FILE, {})
     held_out = compare(result.network, sets[1].frames)
@@ -104,7 +104,7 @@ def run_round(
     )
     visited = _explore(index, config, starts, folder, reporter)
     probe, chosen = choose(visited, budget, config.rounds.probe_share, (config.seed, 60, index))
-    counts = _label(index, config, sets[0], probe, chosen, teacher, folder, open_pool, reporter)
+    counts = label_visited(index, config, sets[0], probe, chosen, teacher, folder, open_pool, reporter)
     known = [compare(result.network, data.frames) for data in tests.values()] or [held_out]
     wanted = _rmse(known)
     labelled = read_structures(folder / LABELLED_FILE) if counts["frames"] else []
@@ -220,7 +220,7 @@ def sensible(frames: list[ase.Atoms], known: LabelledSet, most_eV_per_atom: floa
     return kept
 
 
-def _label(
+def label_visited(
     index: int,
     config: DistillConfig,
     known: LabelledSet,
@@ -231,12 +231,15 @@ def _label(
     open_pool: OpenPool,
     reporter: Reporter,
 ) -> dict[str, int]:
-    """Ask the teacher; the frames that it could label are in one file."""
+    """Ask the teacher; the frames that it could label are in one file, those that it fails on are left out.
+
+    It may fail on any number of them: they are asked for because the student ran into trouble there.
+    """
     structures = {k: v.atoms for k, v in enumerate((*probe, *chosen))}
     if not structures:
         return {"calls": 0, "frames": 0}
     parts = np.array_split(np.arange(len(structures)), -(-len(structures) // FEWEST_FRAMES_A_CHAIN))
-    plain = config.sampling.model_copy(update={"steps": ()})
+    plain = config.sampling.model_copy(update={"steps": (), "max_failures": 1.0})
     specs = [
         ChainSpec(
             name=f"chain-{k:05d}",

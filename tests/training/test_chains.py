@@ -72,15 +72,42 @@ def test_a_killed_chain_goes_on_as_it_would_have(tmp_path, spec):
             raise KilledError
 
     config, structures = sampling(shard_seconds=0), {0: molecule("CH3OH")}
-    run(tmp_path / "whole", spec, structures, config)
+    undisturbed = run(tmp_path / "whole", spec, structures, config)
     with pytest.raises(KilledError):
         run(tmp_path / "parts", spec, structures, config, kill)
-    run(tmp_path / "parts", spec, structures, config)
+    assert run(tmp_path / "parts", spec, structures, config).calls == undisturbed.calls
     whole, parts = frames_of(tmp_path / "whole"), frames_of(tmp_path / "parts")
     assert len(whole) == len(parts) == 25
     for one, two in zip(whole, parts, strict=True):
         assert np.allclose(one.positions, two.positions, atol=1e-7)
         assert one.get_potential_energy() == pytest.approx(two.get_potential_energy(), abs=1e-7)
+
+
+def test_a_state_without_forces_goes_on(tmp_path, spec):
+    """As it was written before they were kept: the teacher is asked again."""
+    config, structures = sampling(shard_seconds=0), {0: molecule("CH3OH")}
+    undisturbed = run(tmp_path / "whole", spec, structures, config)
+    run(tmp_path / "parts", spec, structures, config, limit=0.0)
+    with np.load(tmp_path / "parts" / "state.npz") as state:
+        older = {name: state[name] for name in state if name not in ("energy", "forces", "stress")}
+    np.savez(tmp_path / "parts" / "state.npz", **older)
+    assert run(tmp_path / "parts", spec, structures, config).calls == undisturbed.calls + 1
+    for one, two in zip(frames_of(tmp_path / "whole"), frames_of(tmp_path / "parts"), strict=True):
+        assert np.allclose(one.positions, two.positions, atol=1e-7)
+
+
+def test_a_chain_that_was_taken_over_writes_no_more(tmp_path, spec):
+    """As where a client was killed, and a worker of the cluster goes on beside the resumed run."""
+    config, structures = sampling(shard_seconds=0), {0: molecule("CH3OH")}
+
+    def take_over(frames):
+        if frames == 10:
+            run(tmp_path, spec, structures, config)
+
+    with pytest.raises(CompactFFError, match="was taken over"):
+        run(tmp_path, spec, structures, config, take_over)
+    frames = frames_of(tmp_path)
+    assert len(frames) == len({frame.positions.tobytes() for frame in frames}) == 25
 
 
 def test_a_finished_chain_costs_nothing(tmp_path, spec):
@@ -92,6 +119,17 @@ def test_a_finished_chain_costs_nothing(tmp_path, spec):
 def test_a_time_limit_keeps_what_is_there(tmp_path, spec):
     run(tmp_path, spec, {0: molecule("CH3OH")}, sampling(), limit=0.0)
     assert 0 < len(frames_of(tmp_path)) < 25
+
+
+def test_equilibration_ends_with_the_time_and_gives_nothing(tmp_path, spec):
+    test = spec.model_copy(update={"purpose": "test_300K", "frames": 4})
+    counts = run(tmp_path, test, {0: molecule("CH3OH")}, sampling(), limit=0.0)
+    assert counts.calls == 1 and shards_of(tmp_path) == []
+
+
+def test_what_begins_after_the_time_asks_nothing(tmp_path, spec):
+    counts = run(tmp_path, spec, {0: molecule("CH3OH")}, sampling(), limit=-1.0)
+    assert counts.calls == 0 and shards_of(tmp_path) == []
 
 
 def test_test_chains_are_equilibrated_and_not_rattled(tmp_path, spec):
@@ -318,3 +356,55 @@ def test_a_driver_without_finite_forces_is_a_failure_of_its_chain(tmp_path):
     assert isinstance(answers[1], TeacherFailure) and "not finite" in str(answers[1])
     np.testing.assert_allclose(answers[0].forces_eV_per_A, answers[2].forces_eV_per_A, atol=1e-6)
     assert labeller.counts.calls == 3
+
+
+class Unable(EMT):
+    """Cannot do what lies beyond 100 A from the origin, nor the 5th call."""
+
+    calls = 0
+
+    def calculate(self, atoms=None, *arguments, **options):
+        Unable.calls += 1
+        if Unable.calls == 5 or atoms.positions.max() > 100.0:
+            raise RuntimeError("SCF not converged")
+        super().calculate(atoms, *arguments, **options)
+
+
+def modes_spec(frames: int = 20) -> ChainSpec:
+    return ChainSpec(
+        name="m", purpose="train", members=(0,), frames=frames, seed=(1,), walk="modes", temperature_K=300.0
+    )
+
+
+def test_second_derivatives_that_cannot_be_had_end_their_chain_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(Unable, "calls", 0)
+    labeller = Labeller(SimpleNamespace(name="test", settings={}, calculator=Unable))
+    task = chain_task(modes_spec(), {0: molecule("H2O")}, tmp_path, sampling())
+    for _ in range(2):  # the second time is free
+        counts = perform(task, labeller, print)
+        assert (counts["calls"], counts["attempts"], counts["failures"]) == (5, 5, 1)
+    assert shards_of(tmp_path) == []
+    monkeypatch.setattr(Unable, "calls", 0)
+    with pytest.raises(CompactFFError, match=r"chain m: .*second derivatives.*SCF not converged"):
+        perform({**task, "alone": True, "folder": str(tmp_path / "alone")}, labeller, print)
+
+
+def test_given_structures_are_all_asked_for_whatever_the_first_ones_are(tmp_path):
+    """As those that make runs explode, which stand first."""
+    far = molecule("CH4")
+    far.positions += 200.0
+    structures = dict(enumerate([far] * 5 + [molecule("CH4")] * 45))
+    spec = ChainSpec(name="g", purpose="train", members=tuple(range(50)), frames=50, seed=(0,), walk="given")
+    counts = run(tmp_path, spec, structures, sampling(), calculator=Unable)
+    assert (counts.attempts, counts.failures) == (50, 5)
+    assert len(frames_of(tmp_path)) == 45
+    fewer = spec.model_copy(update={"members": tuple(range(20))})
+    with pytest.raises(CompactFFError, match="failed on 5 of 20 frames"):
+        run(tmp_path / "fewer", fewer, structures, sampling(), calculator=Unable)
+
+
+@pytest.mark.parametrize("walk", ["rattle", "modes", "md"])
+def test_a_chain_whose_frames_are_all_rejected_ends(tmp_path, walk):
+    spec = modes_spec(4).model_copy(update={"walk": walk})
+    counts = run(tmp_path, spec, {0: molecule("CH3OH")}, sampling(max_force_eV_per_A=1e-3))
+    assert counts.rejected == 40 and counts.failures == 0

@@ -3,9 +3,13 @@ from ase import Atoms
 from ase.build import molecule
 
 from compactff_md.errors import CompactFFError
+from compactff_md.teachers import create_teacher
 from compactff_md.training.config import DistillConfig, SamplingConfig, make_config
-from compactff_md.training.generate import driver_versions, drop_copies, flocks, held_out
+from compactff_md.training.generate import driver_versions, drop_copies, flocks, generate_labels, held_out
 from compactff_md.training.planning import ChainSpec, PlannedChain
+from compactff_md.training.progress import Reporter
+
+EMT = "ase.calculators.emt:EMT"
 
 
 def test_copies_go_from_the_training_before_the_test():
@@ -72,3 +76,73 @@ def test_chains_with_the_same_driver_go_together_and_keep_every_worker_busy(chai
     made = flocks(plan, structures, workers)
     assert [len(flock) for flock in made] == expected
     assert [chain for flock in made for chain in flock] == plan
+
+
+class Wide:
+    """A pool of three that has the work done by nobody."""
+
+    size = 3
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def run(self, tasks, on_frames, time_left=None):
+        self.tasks = tasks
+        raise KeyboardInterrupt
+
+
+def test_chains_with_a_driver_are_shared_between_all_of_a_cluster(tmp_path, monkeypatch):
+    pool = Wide()
+    monkeypatch.setattr("compactff_md.training.generate.open_pool", lambda *arguments: pool)
+    sampling = {"driver": EMT, "relax_steps": 0, "n_workers": 1, "test_temperatures_K": [300]}
+    config = make_config(DistillConfig, {"structures": "x", "sampling": {**sampling, "dask": "tcp://x:1"}})
+    with pytest.raises(KeyboardInterrupt):
+        generate_labels(config, [molecule("CH3OH")], create_teacher(EMT), tmp_path, Reporter())
+    assert [len(task.get("chains", [task])) for task in pool.tasks] == [1, 2, 2, 2]
+
+
+class Notes(Reporter):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+
+def test_frames_that_are_all_rejected_end_the_labelling_and_are_told(tmp_path):
+    sampling = {
+        "steps": [{"kind": "rattle", "frames": 3, "length": 3}],
+        "test_temperatures_K": [300],
+        "test_frames": 1,
+        "equilibration_steps": 0,
+        "relax_steps": 0,
+        "n_workers": 1,
+        "max_force_eV_per_A": 1e-3,
+    }
+    config = make_config(DistillConfig, {"structures": "x", "sampling": sampling})
+    reporter = Notes()
+    with pytest.raises(CompactFFError, match="0 frames for training"):
+        generate_labels(config, [molecule("CH3OH")], create_teacher(EMT), tmp_path, reporter)
+    assert len(reporter.notes) == 1 and "40 of 40 frames were left out: forces" in reporter.notes[0]
+
+
+def test_once_the_time_is_over_chains_are_left_out_but_for_what_training_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr("compactff_md.training.pool.LEAST_TIME_S", 0.0)
+    sampling = {
+        "driver": "teacher",
+        "frames": 400,
+        "spacing_steps": 1,
+        "trajectories": 5,
+        "test_temperatures_K": [300],
+        "relax_steps": 0,
+        "n_workers": 1,
+    }
+    config = make_config(DistillConfig, {"structures": "x", "minutes": 1e-9, "sampling": sampling})
+    reporter = Notes()
+    labels = generate_labels(config, [molecule("CH3OH")], create_teacher(EMT), tmp_path, reporter)
+    assert "the time for labels is over" in reporter.notes[0]
+    assert labels.counts["frames"] == {"train": 18, "valid": 2}
+    assert labels.counts["calls"] == 1 + 10 * 3

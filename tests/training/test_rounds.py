@@ -1,14 +1,23 @@
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.calculators import emt
 from ase.io import read, write
 
 from compactff_md.student import load
+from compactff_md.teachers import create_teacher
 from compactff_md.training.config import DistillConfig, make_config
+from compactff_md.training.dataset import read_labelled
 from compactff_md.training.distill import distill
+from compactff_md.training.explore import Visited
+from compactff_md.training.loop import train
+from compactff_md.training.pool import TeacherPool
 from compactff_md.training.progress import Reporter
+from compactff_md.training.rounds import label_visited, run_round
 
 EMT = "ase.calculators.emt:EMT"
 
@@ -80,3 +89,42 @@ def test_a_recipe_with_a_round_ends_the_same_whether_killed_or_not(tmp_path):
     assert (atoms.calc.results["uncertainties"] > 0).all()
     added = read(tmp_path / "whole" / "rounds" / "01" / "labelled.xyz", ":")
     assert student.metadata.data["train"] == len(read(tmp_path / "whole" / "train.xyz", ":")) + len(added)
+
+
+def test_the_seconds_of_a_round_count_its_training_before_a_restart(tmp_path, ethanol_sets, monkeypatch):
+    def trained_for_a_day(*arguments):
+        return replace(train(*arguments), elapsed_s=86_400.0)
+
+    monkeypatch.setattr("compactff_md.training.rounds.train", trained_for_a_day)
+    settings = config(tmp_path, rounds={"most": 1, "trajectories": 1, "steps": 10, "spacing_steps": 5})
+    starts, teacher = [molecule("CH3CH2OH")], create_teacher(EMT)
+    part = settings.training.model_copy(update={"steps": 2, "size": "ultra-tiny"})
+    arguments = (0, settings, part, ethanol_sets, {}, starts, teacher, tmp_path / "round", 2)
+    assert run_round(*arguments, TeacherPool, True, Reporter()).report["seconds"] > 86_400.0
+
+
+class Near(emt.EMT):
+    """Fails on what flew apart."""
+
+    def calculate(self, atoms=None, *arguments, **options):
+        if np.ptp(atoms.positions) > 100.0:
+            raise RuntimeError("SCF not converged")
+        super().calculate(atoms, *arguments, **options)
+
+
+@pytest.mark.parametrize(("apart", "frames"), [(26, 4), (30, 0)])
+def test_labels_of_rounds_go_on_whatever_the_teacher_fails_on(tmp_path, water_frames, apart, frames):
+    def visited(exploding: bool) -> Visited:
+        atoms = molecule("H2O")
+        atoms.positions[0] += 200.0 * exploding
+        return Visited(atoms, 1.0, exploding)
+
+    chosen = [visited(k < apart) for k in range(30)]
+    teacher = SimpleNamespace(name="near", settings={}, calculator=Near)
+    checks = {"max_energy_deviation_eV_per_atom": 100.0}
+    settings = make_config(DistillConfig, {"structures": "x", "sampling": {"n_workers": 1}, "checks": checks})
+    known = read_labelled(water_frames)
+    counts = label_visited(
+        0, settings, known, chosen[:1], chosen[1:], teacher, tmp_path, TeacherPool, Reporter()
+    )
+    assert counts == {"calls": 30, "frames": frames}
