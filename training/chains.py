@@ -114,8 +114,7 @@ class Chain:
         return self.labeller.counts
 
     def give_up(self) -> None:
-        """End with the frames that there are."""
-        self.complete = True
+        """End with the frames that there are; where the run goes on, the chain tries again."""
         self._write_shard()
 
     def _exhausted(self) -> bool:

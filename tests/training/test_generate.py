@@ -4,8 +4,9 @@ from ase.build import molecule
 
 from compactff_md.errors import CompactFFError
 from compactff_md.training.config import DistillConfig, SamplingConfig, make_config
-from compactff_md.training.generate import driver_versions, drop_copies, flocks, held_out
+from compactff_md.training.generate import driver_versions, flocks
 from compactff_md.training.planning import ChainSpec, PlannedChain
+from compactff_md.training.splitting import drop_copies, held_out
 
 
 def test_copies_go_from_the_training_before_the_test():
