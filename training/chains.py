@@ -98,6 +98,8 @@ class Chain:
         """As :meth:`run`, asking for what moves the atoms, so that several can run side by side."""
         started = last_shard = time.monotonic()
         report(self.written)
+        if not self.complete:  # and not given up before
+            self.labeller.counts.check(self.config.max_failures)
         while not self.complete:
             yield from self._next_segment()
             self.labeller.counts.check(self.config.max_failures)
@@ -114,7 +116,7 @@ class Chain:
         return self.labeller.counts
 
     def give_up(self) -> None:
-        """End with the frames that there are; where the run goes on, the chain tries again."""
+        """End with the frames that there are, until more failures are allowed."""
         self._write_shard()
 
     def _exhausted(self) -> bool:
