@@ -52,7 +52,7 @@ STATE_FILE = "state.npz"
 OWNER_FILE = "owner"
 MODES_FILE = "modes.npz"
 MOST_ATTEMPTS = 100
-MOST_LOST = 10  # frames that come to nothing, for each that is wanted, before a chain ends with fewer
+MOST_LOST = 10  # frames that come to nothing, for each that is wanted, before a chain ends
 RESTART_AFTER = 3  # failures in one segment before the trajectory starts again
 MAX_SHARD_FRAMES = 500
 
@@ -118,14 +118,16 @@ class Chain:
         last_shard = time.monotonic()
         self.ends = inf if time_limit_s is None else last_shard + time_limit_s
         report(self.written)
+        self._judge()
         if time_limit_s is not None and time_limit_s < 0:
             self._write_shard()
             return self.labeller.counts
         while not self.complete:
             yield from self._next_segment()
-            self.complete = self._exhausted()
-            if self.complete or self.spec.walk != "given":  # of which the worst may come first
-                self.labeller.counts.check(self.config.max_failures)
+            ended = self._exhausted()
+            self.complete = ended and self.spec.walk == "given"
+            self._judge()
+            self.complete = ended
             report(self.written + len(self.pending))
             now = time.monotonic()
             out_of_time = now > self.ends
@@ -137,9 +139,13 @@ class Chain:
                 break
         return self.labeller.counts
 
+    def _judge(self) -> None:
+        """Given structures when all were asked for, as the worst may come first; others on the way."""
+        if self.complete == (self.spec.walk == "given"):
+            self.labeller.counts.check(self.config.max_failures)
+
     def give_up(self) -> None:
-        """End with the frames that there are."""
-        self.complete = True
+        """End with the frames that there are, until more failures are allowed."""
         self._write_shard()
 
     def _exhausted(self) -> bool:
@@ -151,7 +157,8 @@ class Chain:
 
     def _next_segment(self) -> Asking[None]:
         if self.spec.walk == "given":
-            self._label_given(self.spec.members[self.segment])
+            member = self.spec.members[self.segment]
+            self._label(self.structures[member], structure=member)
         elif self.spec.walk == "rattle":
             self._rattle()
         elif self.spec.walk == "modes":
@@ -185,9 +192,8 @@ class Chain:
             matrix = content["matrix"]
         rng = np.random.default_rng([*self.spec.seed, self.segment])
         moved = atoms.copy()
-        moved.positions += thermal_displacement(
-            matrix, self.spec.temperature_K or 0.0, not atoms.pbc.any(), rng
-        )
+        kelvin = self.spec.temperature_K or 0.0
+        moved.positions += thermal_displacement(matrix, kelvin, not atoms.pbc.any(), rng)
         self._label(moved, **origin)
         self._cut()
 
@@ -198,17 +204,14 @@ class Chain:
             return hessian(atoms, self.labeller)
         except TeacherFailure as failure:
             counts.failures += 1
-            raise TooManyFailuresError(
-                f"chain {self.spec.name}: the teacher gives no second derivatives: {failure}"
-            ) from failure
+            self.complete = True  # whatever is allowed: it would fail again
+            words = f"chain {self.spec.name}: the teacher gives no second derivatives: {failure}"
+            raise TooManyFailuresError(words) from failure
         finally:
             counts.attempts += counts.calls - before
 
     def _cut(self) -> None:
         del self.pending[self.spec.frames - self.written :]
-
-    def _label_given(self, member: int) -> None:
-        self._label(self.structures[member], structure=member)
 
     def _label(self, atoms: ase.Atoms, **info: object) -> None:
         counts = self.labeller.counts

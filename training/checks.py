@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -61,11 +62,11 @@ def check_labels(data: LabelledSet, config: CheckConfig) -> LabelledSet:
             check_contacts(frame.structure, frame.name)
     frames = check_duplicates(data.frames, config.duplicates)
     if config.units:
-        check_hartree(frames, data.isolated_eV)
+        check_hartree(frames, data.isolated_eV, data.by_teacher)
         check_work(frames)
     check_isolated(frames, data.isolated_eV)
     check_linear(frames, data.elements, config.max_energy_deviation_eV_per_atom)
-    return LabelledSet(frames, data.isolated_eV)
+    return replace(data, frames=frames)
 
 
 def check_finite(frames: tuple[Frame, ...]) -> None:
@@ -147,19 +148,20 @@ def check_disjoint(train: LabelledSet, other: LabelledSet, purpose: str) -> None
             )
 
 
-def check_hartree(frames: tuple[Frame, ...], isolated_eV: dict[str, float]) -> None:
-    """Refuse energies that are those of atoms in Hartree."""
+def check_hartree(frames: tuple[Frame, ...], isolated_eV: dict[str, float], by_teacher: bool = False) -> None:
+    """Refuse energies that are those of atoms in Hartree, where neither their source nor the forces say eV.
+
+    Energies of valence electrons in eV may be the same number: hexanethiol has -632.2 eV by GFN2-xTB, its
+    atoms -632.2 Hartree.
+    """
     advice = "multiply energies by 27.2114, or set checks.units to false if they are right"
     hydrogen = isolated_eV.get("H")
     if hydrogen is not None and abs(hydrogen + 0.5) < 0.02:
         raise CompactFFError(f"the isolated H has {hydrogen:.4f}: likely Hartree, expected eV; {advice}")
-    for frame in frames:
-        numbers = frame.structure.numbers
-        if numbers.max() > len(ATOMS_HARTREE) or numbers.max() < 3:
-            return
-        expected = -sum(ATOMS_HARTREE[z - 1] for z in numbers)
-        if abs(frame.energy_eV / expected - 1) > 0.02:
-            return
+    if by_teacher or not are_like_hartree(frames):
+        return
+    if _is_near(work_slope(frames)[0], 1.0):
+        return
     sum_hartree = -sum(ATOMS_HARTREE[z - 1] for z in frames[0].structure.numbers)
     raise CompactFFError(
         f"the energies are likely in Hartree, expected eV: {frames[0].name} has {frames[0].energy_eV:.4f}, "
@@ -167,25 +169,45 @@ def check_hartree(frames: tuple[Frame, ...], isolated_eV: dict[str, float]) -> N
     )
 
 
-def check_work(frames: tuple[Frame, ...]) -> None:
-    """Compare energy differences of near frames with the work of their forces; silent where none are near.
+def are_like_hartree(frames: tuple[Frame, ...]) -> bool:
+    """Whether every energy is the sum of its atoms' total energies in Hartree, to 2%."""
+    for frame in frames:
+        numbers = frame.structure.numbers
+        if numbers.max() > len(ATOMS_HARTREE) or numbers.max() < 3:
+            return False
+        expected = -sum(ATOMS_HARTREE[z - 1] for z in numbers)
+        if abs(frame.energy_eV / expected - 1) > 0.02:
+            return False
+    return True
 
-    Over a short way ``E_b - E_a = -(F_a + F_b) (x_b - x_a) / 2``; the slope between both tells the units.
-    """
-    differences, works, pair = _near_pairs(frames)
-    if len(works) < 20 or not works.any():
-        return
-    slope = float(works @ differences / (works @ works))
-    correlation = float(works @ differences / np.sqrt((works @ works) * (differences @ differences) + 1e-300))
-    if abs(correlation) < 0.95:
-        return
+
+def check_work(frames: tuple[Frame, ...]) -> None:
+    """Refuse energy differences of near frames that other units would explain."""
+    slope, pair = work_slope(frames)
     for message, ratio in WRONG_RATIOS.items():
-        if 0.85 < slope / ratio < 1.15:
+        if _is_near(slope, ratio):
             raise CompactFFError(
                 f"energies differ by {slope:.4g} times the work of the forces between near frames, such as "
                 f"{pair[0].name} and {pair[1].name}; expected 1. Likely {message}, or set checks.units to "
                 "false"
             )
+
+
+def _is_near(slope: float, ratio: float) -> bool:
+    return 0.85 < slope / ratio < 1.15
+
+
+def work_slope(frames: tuple[Frame, ...]) -> tuple[float, tuple[Frame, Frame]]:
+    """Energy differences of near frames over the work of their forces, NaN where none are near; and a pair.
+
+    Over a short way ``E_b - E_a = -(F_a + F_b) (x_b - x_a) / 2``; the slope between both tells the units.
+    """
+    differences, works, pair = _near_pairs(frames)
+    if len(works) < 20 or not works.any():
+        return float("nan"), pair
+    slope = float(works @ differences / (works @ works))
+    correlation = float(works @ differences / np.sqrt((works @ works) * (differences @ differences) + 1e-300))
+    return slope if abs(correlation) >= 0.95 else float("nan"), pair
 
 
 def _near_pairs(frames: tuple[Frame, ...]) -> tuple[np.ndarray, np.ndarray, tuple[Frame, Frame]]:

@@ -66,6 +66,12 @@ def canonical(molecule: Molecule) -> str:
     return str(Chem.MolToSmiles(molecule, isomericSmiles=False))
 
 
+def formal_charge(smiles: str) -> int:
+    """Charge of a molecule in elementary charges; errors as in :func:`parse`."""
+    molecule = parse(smiles)
+    return int(Chem.GetFormalCharge(molecule))
+
+
 def count_atoms(molecule: Molecule) -> int:
     """Atoms with all hydrogens."""
     return int(Chem.AddHs(molecule).GetNumAtoms())

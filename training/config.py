@@ -149,7 +149,7 @@ class SamplingConfig(BaseModel):
     ----------
     mode
         "md": Langevin dynamics with the teacher from each given structure, rattled copies beside it;
-        "given": the given structures as they are, no others.
+        "given": the given structures as they are, no others; one with an element of its own is for training.
     frames
         Labelled frames for training and validation, over all structures and temperatures together. None:
         1,600; 4,800 where a student moves the atoms, so that a frame costs one call.
@@ -186,8 +186,8 @@ class SamplingConfig(BaseModel):
     n_workers
         Processes that call the teacher; None takes one a core (at most 8) for xTB, and one otherwise.
     max_failures
-        Largest fraction of labels that the teacher may fail on; 1 lets it fail on all. Those of rounds do not
-        count.
+        Largest fraction of labels that the teacher may fail on; 1 lets it fail on all. A run may go on with
+        another. Those of rounds do not count.
     steps
         What to sample step by step (:mod:`compactff_md.training.steps`), in the place of ``mode``,
         ``frames``, ``temperatures_K``, ``trajectories``, ``spacing_steps``, ``rattles`` and ``driver``.
@@ -304,9 +304,9 @@ class DistillConfig(TrainConfig):
     """From structures to a student: everything of :class:`TrainConfig`, and the teacher and sampling.
 
     ``minutes`` covers labelling and training: labelling ends after half of it with what it has, training
-    takes the rest. ``structures`` may be None where the sampling makes its own, from SMILES or as pairs of
-    named elements. ``labelled``
-    are files with frames that the same teacher has labelled before; they join the training frames.
+    takes the rest; until the labels are complete, a run may go on with more. ``structures`` may be None where
+    the sampling makes its own, from SMILES or as pairs of named elements. ``labelled`` are files with frames
+    that the same teacher has labelled before, under the names in ``keys``; they join the training frames.
     ``labels_from`` is the out folder of another run with the same teacher, sampling and seed, whose labels
     are then used, such as for another size of student.
     """

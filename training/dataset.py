@@ -11,7 +11,7 @@ import numpy as np
 
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure, read_structures
-from compactff_md.training.checks import check_disjoint, check_labels
+from compactff_md.training.checks import are_like_hartree, check_disjoint, check_labels
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.frames import Frame, LabelledSet
 from compactff_md.training.keys import (
@@ -90,14 +90,14 @@ def make_frame(atoms: ase.Atoms, keys: LabelKeys, name: str) -> Frame:
 
 
 def load_sets(
-    train: Sequence[Source], valid: Source | None, config: TrainConfig
+    train: Sequence[Source | LabelledSet], valid: Source | LabelledSet | None, config: TrainConfig
 ) -> tuple[LabelledSet, LabelledSet]:
     """Read and check the frames to train on and those to validate with.
 
     Parameters
     ----------
     train
-        Files or lists; one may hold nothing but isolated atoms.
+        Files, lists, or what was read already; one may hold nothing but isolated atoms.
     valid
         None takes 5% of the training frames (at least one), drawn with the seed.
 
@@ -107,23 +107,26 @@ def load_sets(
         As in :func:`read_labelled` and :func:`compactff_md.training.checks.check_labels`; also where a
         frame is in both sets or has an element that ``config.elements`` leaves out.
     """
-    parts = [read_labelled(source, config.keys) for source in train]
+    parts = [_read(source, config) for source in train]
     isolated = {symbol: energy for part in parts for symbol, energy in part.isolated_eV.items()}
     isolated.update(given_isolated(config))
-    everything = LabelledSet(tuple(frame for part in parts for frame in part.frames), isolated)
+    frames = tuple(frame for part in parts for frame in part.frames)
+    everything = LabelledSet(frames, isolated, all(part.by_teacher for part in parts))
     checked = check_labels(_wanted(everything, config), config.checks)
     if valid is None:
         return split(checked, config.seed)
-    held_out = check_validation(read_labelled(valid, config.keys), checked, config)
-    return checked, held_out
+    return checked, check_validation(_read(valid, config), checked, config)
+
+
+def _read(source: Source | LabelledSet, config: TrainConfig) -> LabelledSet:
+    return source if isinstance(source, LabelledSet) else read_labelled(source, config.keys)
 
 
 def _wanted(data: LabelledSet, config: TrainConfig) -> LabelledSet:
     """Without energies of atoms where no weight asks for them: then they are not even checked."""
     if config.atom_energies_weight > 0:
         return data
-    frames = tuple(replace(frame, atom_energies_eV=None) for frame in data.frames)
-    return LabelledSet(frames, data.isolated_eV)
+    return replace(data, frames=tuple(replace(frame, atom_energies_eV=None) for frame in data.frames))
 
 
 def given_isolated(config: TrainConfig) -> dict[str, float]:
@@ -150,7 +153,10 @@ def check_validation(
 ) -> LabelledSet:
     """Check held-out frames by themselves and against the training set; return them."""
     checks = config.checks.model_copy(update={"duplicates": "keep"})
-    held_out = check_labels(_wanted(LabelledSet(valid.frames, train.isolated_eV), config), checks)
+    # Where the energies of the training are right and like those of atoms in Hartree, so are these.
+    by_teacher = valid.by_teacher or are_like_hartree(train.frames)
+    own = replace(valid, isolated_eV=train.isolated_eV, by_teacher=by_teacher)
+    held_out = check_labels(_wanted(own, config), checks)
     unknown = [symbol for symbol in held_out.elements if symbol not in known_elements(train, config)]
     if unknown:
         raise CompactFFError(

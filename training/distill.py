@@ -8,11 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import ase
 
 from compactff_md.artifact import describe, save_student
 from compactff_md.errors import CompactFFError
@@ -25,6 +23,7 @@ from compactff_md.training.dataset import Source, check_validation, load_sets, r
 from compactff_md.training.distributed import Team, join_team
 from compactff_md.training.frames import LabelledSet
 from compactff_md.training.generate import (
+    LABELS_FILE,
     Labels,
     driver_versions,
     file_digests,
@@ -35,18 +34,20 @@ from compactff_md.training.generate import (
     start_structures,
     structures_digest,
 )
+from compactff_md.training.keys import LabelKeys
 from compactff_md.training.loop import TrainResult, train
 from compactff_md.training.metrics import Comparison, compare, joined, summary
+from compactff_md.training.planning import plan_fields
 from compactff_md.training.plots import plot_report
 from compactff_md.training.pool import Pool
 from compactff_md.training.progress import Reporter
 from compactff_md.training.rounds import Round, is_enough, run_round
 from compactff_md.training.runs import RunFolder, check_labels_are_the_same, open_run
+from compactff_md.training.splitting import check_plan
 from compactff_md.training.teacher_check import (
-    check_gradient,
+    CHECK_FILE,
     check_labels_are_its_own,
-    gradient_warning,
-    open_shell_warning,
+    examine,
 )
 from compactff_md.training.uncertainty import fit_uncertainty, force_error, quality, tell
 
@@ -54,7 +55,6 @@ STUDENT_FILE = "student.safetensors"
 METRICS_FILE = "metrics.json"
 RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.png"
-CHECK_FILE = "teacher.json"
 ALL_TESTS = "test_all"
 LEAST_TRAINING_SHARE = 0.25  # of `minutes`, whatever the labelling took
 
@@ -120,7 +120,8 @@ def train_from_files(
     team = join_team(config.device)
     reporter = reporter if reporter and team.leads else Reporter()
     sets = load_sets(train_files, valid, config)
-    checked = _load_tests(tests or {}, sets[0], config)
+    read = {name: read_labelled(source, config.keys) for name, source in (tests or {}).items()}
+    checked = _check_tests(read, sets[0], config)
     digests = _digests({"train": sets[0], "valid": sets[1], **checked})
     run = open_run(out, "train", config, {**digests, **_start_checksum(config)}, team)
     if run.finished:
@@ -147,8 +148,7 @@ def distill(config: DistillConfig, out: str | Path, reporter: Reporter | None = 
     labels = read_labels(run.path if config.labels_from is None else Path(config.labels_from))
     rounds = _rounds(config, labels, teacher, run, team, reporter)
     training = _training_config(config, labels, rounds)
-    sets = load_sets([labels.train, *config.labelled, *_files(rounds)], labels.valid, training)
-    tests = _load_tests(dict(labels.tests), sets[0], training)
+    sets, tests = _own_sets(config, training, labels, rounds)
     result = train(training, *sets, run.path, reporter)
     return _conclude(config, run, team, result, sets, tests, reporter, teacher, labels, rounds)
 
@@ -177,6 +177,9 @@ def _labelled_run(
     reporter = reporter if reporter and team.leads else Reporter()
     teacher = create_teacher(config.teacher, **config.teacher_arguments)
     structures = read_start(config.structures, teacher)
+    if not config.sampling.steps:
+        given = dict(enumerate(structures))
+        check_plan(config, plan_fields(given, len(given), config.sampling, config.seed))
     sources = {
         "structures_sha256": structures_digest(structures),
         "teacher_version": teacher.version,
@@ -187,32 +190,18 @@ def _labelled_run(
     if config.labels_from is not None:
         check_labels_are_the_same(Path(config.labels_from), config, sources)
         read_labels(Path(config.labels_from))
-    run = open_run(out, "distill", config, sources, team)
+    # Until the labels are complete, time may still be added.
+    labelled = config.labels_from is not None or (Path(out) / LABELS_FILE).is_file()
+    run = open_run(out, "distill", config, sources, team, () if labelled else ("minutes",))
     if team.leads and not run.finished:
         write_config(config, run.path / RECIPE_FILE)
-        _examine(teacher, structures, run, reporter)
+        examine(config, teacher, structures, run.path, reporter)
         for path in config.labelled:
             check_labels_are_its_own(teacher, read_labelled(path, config.keys).frames)
         if config.labels_from is None:
             generate_labels(config, structures, teacher, run.path, reporter)
     team.wait()
     return reporter, team, teacher, run
-
-
-def _examine(teacher: Teacher, structures: list[ase.Atoms], run: RunFolder, reporter: Reporter) -> None:
-    """Once for a run, warn of what the teacher is not good for."""
-    path = run.path / CHECK_FILE
-    if path.is_file() or not structures:
-        return
-    found = check_gradient(teacher, structures[0])
-    for warning in (
-        gradient_warning(teacher, found),
-        open_shell_warning(teacher, structures),
-        teacher.caution(structures),
-    ):
-        if warning:
-            reporter.note(warning)
-    write_json(path, found)
 
 
 def _rounds(
@@ -228,8 +217,7 @@ def _rounds(
     left = config.rounds.labels
     for index in range(config.rounds.most):
         part = _share_of(config, config.rounds.training_share)
-        sets = load_sets([labels.train, *config.labelled, *_files(done)], labels.valid, part)
-        tests = _load_tests(dict(labels.tests), sets[0], part)
+        sets, tests = _own_sets(config, part, labels, done)
         folder = run.path / "rounds" / f"{index + 1:02d}"
         arguments = (index, config, part, sets, tests, start_structures(labels), teacher, folder)
         budget = left // (config.rounds.most - index)
@@ -247,8 +235,18 @@ def _rounds(
     return done
 
 
-def _files(rounds: list[Round]) -> list[Path]:
-    return [part.frames for part in rounds if part.frames.is_file()]
+def _own_sets(
+    config: DistillConfig, training: TrainConfig, labels: Labels, rounds: list[Round]
+) -> tuple[tuple[LabelledSet, LabelledSet], dict[str, LabelledSet]]:
+    """Frames to train on, validate and test with; ``keys`` are those of the ``labelled`` files alone."""
+
+    def read(path: str | Path, keys: LabelKeys | None = None) -> LabelledSet:
+        return replace(read_labelled(path, keys), by_teacher=True)
+
+    before = [read(path, config.keys) for path in config.labelled]
+    added = [read(part.frames) for part in rounds if part.frames.is_file()]
+    sets = load_sets([read(labels.train), *before, *added], read(labels.valid), training)
+    return sets, _check_tests({name: read(path) for name, path in labels.tests.items()}, sets[0], training)
 
 
 def _share_of(config: DistillConfig, share: float) -> TrainConfig:
@@ -273,13 +271,10 @@ def _training_config(config: DistillConfig, labels: Labels, rounds: list[Round])
     return config.training.model_copy(update={"minutes": max(left, LEAST_TRAINING_SHARE * config.minutes)})
 
 
-def _load_tests(
-    tests: dict[str, Source], train_set: LabelledSet, config: TrainConfig
+def _check_tests(
+    tests: dict[str, LabelledSet], train_set: LabelledSet, config: TrainConfig
 ) -> dict[str, LabelledSet]:
-    return {
-        name: check_validation(read_labelled(source, config.keys), train_set, config, "the test")
-        for name, source in tests.items()
-    }
+    return {name: check_validation(data, train_set, config, "the test") for name, data in tests.items()}
 
 
 def _digests(sets: dict[str, LabelledSet]) -> dict[str, str]:

@@ -43,10 +43,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Frames, and the energies of isolated atoms by symbol in eV where the source gave them."""
+    """Frames, and the energies of isolated atoms by symbol in eV where the source gave them.
+
+    ``by_teacher`` is True where an ASE calculator of this run made the labels, whose energies are in eV.
+    """
 
     frames: tuple[Frame, ...]
     isolated_eV: dict[str, float] = field(default_factory=dict)
+    by_teacher: bool = False
 
     def __len__(self) -> int:
         return len(self.frames)

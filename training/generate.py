@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
@@ -21,25 +19,29 @@ from compactff_md.files import write_json
 from compactff_md.structure import Structure, read_structures
 from compactff_md.teachers import Teacher, create_teacher
 from compactff_md.training.chains import shards_of
-from compactff_md.training.checks import structure_key
 from compactff_md.training.cluster import ClusterPool
 from compactff_md.training.config import TEACHER, DistillConfig
 from compactff_md.training.drivers import settled_driver
-from compactff_md.training.frames import Frame
 from compactff_md.training.labelling import write_frames
-from compactff_md.training.packing import decode_atoms, encode_atoms
-from compactff_md.training.planning import ChainSpec, Plan, PlannedChain, plan_fields, plan_steps
+from compactff_md.training.packing import encode_atoms
+from compactff_md.training.planning import Plan, PlannedChain, plan_chains, plan_fields, plan_steps
 from compactff_md.training.pool import Pool, TeacherPool, default_workers
 from compactff_md.training.progress import Reporter
+from compactff_md.training.relaxing import Clock, relax_all, relaxation_calls
+from compactff_md.training.splitting import (
+    FEWEST_FRAMES,
+    check_enough,
+    check_plan,
+    how_to_get_more,
+    split_frames,
+)
 from compactff_md.training.steps import ConformersStep, MDStep, step_names
-from compactff_md.training.tasks import Task, chain_task, flock_task, relax_task
+from compactff_md.training.tasks import Task, chain_task, flock_task
+from compactff_md.training.teacher_check import examine
 
 LABELS_FILE = "labels.json"
-CLOCK_SECONDS = 5.0
 LABELLING_SHARE = 0.5  # of `minutes`
-FEWEST_FRAMES = 10
 FLOCK_ATOMS = 1200  # that a driver moves together
-SHORT_CHAIN = 3  # frames, of which one would be much to hold out
 
 
 @dataclass(frozen=True)
@@ -91,17 +93,42 @@ def generate_labels(
     if not (out / LABELS_FILE).is_file():
         folder = out / "labels"
         folder.mkdir(exist_ok=True)
-        clock = _Clock(folder / "clock.json", _labelling_minutes(config))
+        clock = Clock(folder / "clock.json", _labelling_minutes(config))
         workers = config.sampling.n_workers or default_workers(teacher)
         with open_pool(teacher, workers, folder, config.sampling.dask) as pool:
-            relaxed = _relax_all(config, structures, pool, folder, reporter, clock)
+            relaxed = _starts(config, config.sampling.driver, structures, pool, folder, reporter, clock)
             driver = settled_driver(config, list(relaxed.values()), teacher, folder, reporter)
+            # A student moves atoms for more frames, which start from more structures where there are many.
+            if driver.name != config.sampling.driver:
+                relaxed = _starts(config, driver.name, structures, pool, folder, reporter, clock)
             plan = _plan(config, driver.name, relaxed, len(structures), teacher, folder, reporter)
+            check_plan(config, plan)
+            examine(config, teacher, list(plan.structures.values()), out, reporter)
             totals = _run_chains(plan, pool, folder, reporter, clock)
-        totals["calls"] += driver.calls
+        totals["calls"] += driver.calls + relaxation_calls(folder)
         about = {"seconds": clock.elapsed(), "driver": driver.name}
-        _collect(config, plan, folder, out, {**totals, **about})
+        _collect(config, plan, folder, out, {**totals, **about}, reporter)
     return read_labels(out)
+
+
+def _starts(
+    config: DistillConfig,
+    driver: str | None,
+    structures: list[ase.Atoms],
+    pool: Pool,
+    folder: Path,
+    reporter: Reporter,
+    clock: Clock,
+) -> dict[int, ase.Atoms]:
+    """The structures that trajectories start from, relaxed where the configuration says so."""
+    sampling = config.sampling.model_copy(update={"driver": driver})
+    needed = list(range(len(structures)))
+    if sampling.mode == "given" or sampling.relax_steps == 0:
+        return {member: structures[member] for member in needed}
+    if not sampling.steps:
+        chains = plan_chains(len(structures), sampling, config.seed)
+        needed = sorted({member for chain in chains for member in chain.members})
+    return relax_all(structures, needed, sampling.relax_steps, pool, folder, reporter, clock)
 
 
 def _plan(
@@ -135,63 +162,7 @@ def _labelling_minutes(config: DistillConfig) -> float | None:
     return config.minutes * LABELLING_SHARE * (1.0 - config.rounds.most * config.rounds.training_share)
 
 
-class _Clock:
-    """Time spent on labelling, over interruptions."""
-
-    def __init__(self, path: Path, minutes: float | None) -> None:
-        self.path = path
-        self.limit_s = None if minutes is None else 60.0 * minutes
-        before = json.loads(path.read_text())["seconds"] if path.is_file() else 0.0
-        self.started = self.saved = time.monotonic()
-        self.started -= before
-
-    def elapsed(self) -> float:
-        return time.monotonic() - self.started
-
-    def left(self) -> float:
-        assert self.limit_s is not None
-        return self.limit_s - self.elapsed()
-
-    def save_now_and_then(self) -> None:
-        if time.monotonic() - self.saved > CLOCK_SECONDS:
-            write_json(self.path, {"seconds": self.elapsed()})
-            self.saved = time.monotonic()
-
-
-def _relax_all(
-    config: DistillConfig,
-    structures: list[ase.Atoms],
-    pool: Pool,
-    folder: Path,
-    reporter: Reporter,
-    clock: _Clock,
-) -> dict[int, ase.Atoms]:
-    """Relax every structure that a trajectory may start from; the results are kept for a resumed run."""
-    given = dict(enumerate(structures))
-    if config.sampling.mode == "given" or config.sampling.relax_steps == 0:
-        return given
-    needed = sorted(given)
-    if not config.sampling.steps:
-        chains = plan_fields(given, len(given), config.sampling, config.seed).chains
-        needed = sorted({member for chain in chains for member in chain.spec.members})
-    path = folder / "relaxed.json"
-    known = {int(k): v for k, v in json.loads(path.read_text()).items()} if path.is_file() else {}
-    missing = [member for member in needed if member not in known]
-    reporter.start("relaxing structures", max(1, len(needed)))
-    for first in range(0, len(missing), 100):
-        part = missing[first : first + 100]
-        steps = config.sampling.relax_steps
-        tasks = [relax_task(structures[m], steps, f"structure {m}") for m in part]
-        results = pool.run(tasks, lambda index, frames: None)
-        known.update({member: result["atoms"] for member, result in zip(part, results, strict=True)})
-        write_json(path, known)
-        reporter.update(len(known))
-        clock.save_now_and_then()
-    reporter.finish()
-    return {member: decode_atoms(known[member]) for member in needed}
-
-
-def _run_chains(plan: Plan, pool: Pool, folder: Path, reporter: Reporter, clock: _Clock) -> dict[str, Any]:
+def _run_chains(plan: Plan, pool: Pool, folder: Path, reporter: Reporter, clock: Clock) -> dict[str, Any]:
     together = flocks(plan.chains, plan.structures, pool.size)
     tasks = [_task_of(flock, plan.structures, folder, alone=len(plan.chains) == 1) for flock in together]
     training = [flock[0].spec.purpose == "train" for flock in together]
@@ -208,9 +179,9 @@ def _run_chains(plan: Plan, pool: Pool, folder: Path, reporter: Reporter, clock:
         enough = sum(compress(made, training)) >= 2 * FEWEST_FRAMES
         return clock.left() if enough else max(0.0, clock.left())
 
-    results = pool.run(tasks, on_frames, left if clock.limit_s is not None else None)
+    results = pool.run(tasks, on_frames, left)
     reporter.finish()
-    if clock.limit_s is not None and clock.left() < 0:
+    if clock.left() < 0:
         reporter.note("the time for labels is over: there may be fewer frames than planned, or no test")
     totals: dict[str, Any] = defaultdict(int)
     for result in results:
@@ -260,74 +231,25 @@ def _report_losses(totals: dict[str, Any], reporter: Reporter) -> None:
         reporter.note(f"{lost}: forces above sampling.max_force_eV_per_A, or atoms too close")
 
 
-def _collect(config: DistillConfig, plan: Plan, folder: Path, out: Path, totals: dict[str, Any]) -> None:
-    """Merge the shards into one file a purpose; the end of each training chain is held out."""
-    frames: dict[str, list[ase.Atoms]] = defaultdict(list)
-    trained: list[tuple[ChainSpec, list[ase.Atoms]]] = []
+def _collect(
+    config: DistillConfig, plan: Plan, folder: Path, out: Path, totals: dict[str, Any], reporter: Reporter
+) -> None:
+    """Merge the shards into one file a purpose."""
+    chains = []
     for spec in (chain.spec for chain in plan.chains):
-        chain = [atoms for shard in shards_of(folder / spec.name) for atoms in read_structures(shard)]
-        if spec.purpose == "train":
-            trained.append((spec, chain))
-        else:
-            frames[spec.purpose] += chain
-    lengths = [(spec, len(chain)) for spec, chain in trained]
-    parts = held_out(lengths, config.sampling.valid_fraction, config.seed)
-    for (_, chain), held in zip(trained, parts, strict=True):
-        frames["train"] += [atoms for k, atoms in enumerate(chain) if k not in held]
-        frames["valid"] += [chain[k] for k in sorted(held)]
-    if config.sampling.steps:
-        drop_copies(frames)
-    if len(frames["train"]) < FEWEST_FRAMES or not frames["valid"]:
-        raise CompactFFError(
-            f"{len(frames['train'])} frames for training and {len(frames['valid'])} for validation were "
-            f"labelled; expected at least {FEWEST_FRAMES} and 1. Give more minutes, or raise sampling.frames"
-        )
+        shards = shards_of(folder / spec.name)
+        chains.append((spec, [atoms for shard in shards for atoms in read_structures(shard)]))
+    frames, copies = split_frames(chains, config)
+    if copies:
+        reporter.note(f"{copies} labelled frames are copies of others; they were left out")
+    advice = how_to_get_more(config, totals["failures"])
+    check_enough(len(frames["train"]), len(frames["valid"]), "labelled", advice)
     counts: dict[str, Any] = {}
     for purpose, chosen in frames.items():
         if chosen:
             write_frames(out / f"{purpose}.xyz", chosen)
             counts[purpose] = len(chosen)
     write_json(out / LABELS_FILE, {"frames": counts, **totals})
-
-
-def drop_copies(frames: dict[str, list[ase.Atoms]]) -> None:
-    """Leave out what is there already: two steps may label the same structure. The test comes first."""
-    seen: set[bytes] = set()
-    for purpose in sorted(frames, key=lambda name: (name == "train", name == "valid", name)):
-        kept = []
-        for atoms in frames[purpose]:
-            key = structure_key(Frame(Structure.from_ase(atoms), 0.0, np.zeros((len(atoms), 3))))
-            if key not in seen:
-                seen.add(key)
-                kept.append(atoms)
-        frames[purpose] = kept
-
-
-def held_out(chains: Sequence[tuple[ChainSpec, int]], valid_fraction: float, seed: int) -> list[set[int]]:
-    """Frames of each chain that validate: given its plan and its number of frames.
-
-    The end of a trajectory, or a random part of given structures. Of chains too short for that the fraction
-    is held out whole where they are many; where they are few, each gives its last frame.
-    """
-    held = [_part_of(spec, frames, valid_fraction) for spec, frames in chains]
-    short = [k for k, (_, frames) in enumerate(chains) if frames and not held[k]]
-    whole = round(valid_fraction * len(short))
-    if not whole:
-        for k in short:
-            held[k] = {chains[k][1] - 1} if chains[k][1] > SHORT_CHAIN else set()
-        if not any(held) and len(short) > 1:
-            whole = 1
-    for k in np.random.default_rng([seed, 50]).permutation(short)[:whole].tolist():
-        held[k] = set(range(chains[k][1]))
-    return held
-
-
-def _part_of(spec: ChainSpec, frames: int, valid_fraction: float) -> set[int]:
-    count = round(valid_fraction * frames)
-    if spec.walk == "md":
-        return set(range(frames - count, frames))
-    rng = np.random.default_rng([*spec.seed, *spec.members[:1]])
-    return set(rng.permutation(frames)[:count].tolist())
 
 
 def read_labels(out: Path) -> Labels:

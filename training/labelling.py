@@ -82,7 +82,7 @@ class LabelCounts:
             raise TooManyFailuresError(
                 f"the teacher failed on {self.failures} of {self.attempts} frames, allowed are {most:.0%}; "
                 f"the last failure: {self.last_failure}. Check charge and multiplicity, lower the "
-                "temperatures, or raise sampling.max_failures"
+                "temperatures, or raise sampling.max_failures, with which this folder goes on"
             )
 
     def add(self, other: LabelCounts) -> None:

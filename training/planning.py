@@ -54,7 +54,8 @@ def plan_chains(num_structures: int, config: SamplingConfig, seed: int) -> list[
     """Lay out all chains, those of the test first; the same for the same arguments."""
     if config.mode == "given":
         return _plan_given(num_structures, config, seed)
-    return plan_tests(num_structures, config, seed) + _plan_training(num_structures, config, seed)
+    training = _plan_training(num_structures, config, seed, config.num_frames)
+    return plan_tests(num_structures, config, seed) + training
 
 
 def plan_tests(num_structures: int, config: SamplingConfig, seed: int) -> list[ChainSpec]:
@@ -74,12 +75,16 @@ def plan_tests(num_structures: int, config: SamplingConfig, seed: int) -> list[C
 
 
 def _plan_training(
-    num_structures: int, config: SamplingConfig, seed: int, fewest: int = 10, most: int | None = None
+    num_structures: int,
+    config: SamplingConfig,
+    seed: int,
+    frames: int,
+    fewest: int = 10,
+    most: int | None = None,
 ) -> list[ChainSpec]:
-    """Chains of all structures, or of ``most`` evenly spaced ones."""
+    """Chains of all structures, or of ``most`` evenly spaced ones, with so many frames together."""
     temperatures = config.temperatures_K
-    frames = config.num_frames
-    most = min(num_structures, frames, most or num_structures)
+    most = max(1, min(num_structures, frames, most or num_structures))
     each = len(temperatures) * config.trajectories
     # Chains shorter than about ten frames are not worth their start.
     each = max(1, min(each, frames // (fewest * most)))
@@ -270,7 +275,6 @@ def _dynamics(
 ) -> list[PlannedChain]:
     own = config.model_copy(
         update={
-            "frames": step.frames,
             "temperatures_K": step.temperatures_K,
             "trajectories": step.trajectories,
             "spacing_steps": step.spacing_steps,
@@ -297,7 +301,7 @@ def _dynamics(
             ),
             own,
         )
-        for k, spec in enumerate(_plan_training(len(members), own, seed[0], step.fewest, most))
+        for k, spec in enumerate(_plan_training(len(members), own, seed[0], step.frames, step.fewest, most))
     ]
 
 

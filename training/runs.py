@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from compactff_md.training.config import config_values
 from compactff_md.training.distributed import Team
 
 RUN_FILE = "run.json"
-# What may differ between the parts of one run, because it does not change what is computed.
+# What may differ between the parts of one run: it does not change what is computed, or says when to give up.
 FREE_FIELDS = {
     "device",
     "threads",
@@ -27,6 +28,7 @@ FREE_FIELDS = {
     "sampling.n_workers",
     "sampling.shard_seconds",
     "sampling.dask",
+    "sampling.max_failures",
 }
 
 # What decides which structures are labelled, and by whom.
@@ -48,7 +50,12 @@ class RunFolder:
 
 
 def open_run(
-    out: str | Path, command: str, config: BaseModel, sources: dict[str, str], team: Team
+    out: str | Path,
+    command: str,
+    config: BaseModel,
+    sources: dict[str, str],
+    team: Team,
+    changeable: Sequence[str] = (),
 ) -> RunFolder:
     """Take an empty or missing folder for a run, or the one where it was interrupted.
 
@@ -60,6 +67,8 @@ def open_run(
         What makes the run: "train" or "distill", the configuration, and checksums of the data by name.
     team
         The processes; the first one makes the folder, the others then find it.
+    changeable
+        Fields that may still be given anew, because the run has not come to where they count.
 
     Raises
     ------
@@ -73,7 +82,8 @@ def open_run(
     identity = {key: plain(value) for key, value in identity.items() if key not in FREE_FIELDS}
     if path.exists() and not path.is_dir():
         raise CompactFFError(f"{path} is a file; expected the name of a folder for the run")
-    run = _reopen(path, identity) if (path / RUN_FILE).is_file() else _create(path, identity)
+    there = (path / RUN_FILE).is_file()
+    run = _reopen(path, identity, changeable) if there else _create(path, identity)
     if team.leads:
         team.wait()
     return run
@@ -107,23 +117,27 @@ def check_labels_are_the_same(path: Path, config: BaseModel, sources: dict[str, 
         raise CompactFFError(f"the labels in {path} are not those of this run: {changed}")
 
 
-def _reopen(path: Path, identity: dict[str, Any]) -> RunFolder:
+def _reopen(path: Path, identity: dict[str, Any], changeable: Sequence[str]) -> RunFolder:
     there, finished = _read(path)
-    changed = _changed(there, identity)
+    renewed = {**there, **{key: identity[key] for key in changeable}}
+    changed = _changed(renewed, identity)
     if changed:
         raise CompactFFError(
             f"{path} already holds another run: {changed}. Choose another out folder, or give the same "
             "settings to continue it"
         )
+    if renewed != there:
+        write_json(path / RUN_FILE, {"identity": renewed, "finished": finished})
     return RunFolder(path, resumed=True, finished=finished)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bool]:
-    """What makes the run in a folder, and whether it is finished."""
+    """What makes the run in a folder, and whether it is finished; earlier versions had fewer free fields."""
     try:
         content = json.loads((path / RUN_FILE).read_text(encoding="utf-8"))
-        return dict(content["identity"]), bool(content["finished"])
-    except (ValueError, KeyError, TypeError) as error:
+        identity = {key: value for key, value in content["identity"].items() if key not in FREE_FIELDS}
+        return identity, bool(content["finished"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CompactFFError(
             f"{path / RUN_FILE} cannot be read ({error}); choose another out folder"
         ) from error

@@ -7,6 +7,7 @@ move the atoms are the labels of the frames.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,23 +42,41 @@ class Phase:
     cell_A: np.ndarray | None = None
 
 
-def relax(atoms: ase.Atoms, labeller: Labeller, max_steps: int, name: str) -> ase.Atoms:
-    """Go down to forces below 0.1 eV/A or as far as the steps reach; the cell stays.
+def relax(
+    atoms: ase.Atoms, labeller: Labeller, max_steps: int, name: str, time_limit_s: float | None = None
+) -> ase.Atoms:
+    """Go down to forces below 0.1 eV/A or as far as steps and time reach; the cell stays.
+
+    Where the teacher fails on the way, the last structure that it could label is returned, and
+    ``labeller.counts.last_failure`` says why.
 
     Raises
     ------
     CompactFFError
-        If the teacher fails on the way.
+        If the teacher fails on the structure as it is given.
     """
+    started = time.monotonic()
     relaxed = ase.Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     try:
-        labeller.label(relaxed)
-        LBFGS(relaxed, logfile=os.devnull).run(fmax=RELAX_FMAX_EV_PER_A, steps=max_steps)
-    except Exception as error:  # the optimiser calls the teacher's calculator itself
+        label = labeller.label(relaxed)
+    except (CompactFFError, TeacherFailure) as error:
         raise CompactFFError(
             f"{name}: the teacher {labeller.teacher.name} fails on it ({error}); check the structure, its "
             "charge and multiplicity"
         ) from error
+    optimiser = LBFGS(relaxed, logfile=os.devnull)
+    for _ in range(max_steps):
+        out_of_time = time_limit_s is not None and time.monotonic() - started > time_limit_s
+        if out_of_time or label.max_force_eV_per_A < RELAX_FMAX_EV_PER_A:
+            break
+        reached = relaxed.positions.copy()
+        try:
+            optimiser.step()  # along the forces of the label, which the calculator keeps
+            label = labeller.label(relaxed)
+        except Exception as error:  # whatever a calculator raises that does not keep them
+            labeller.counts.last_failure = str(error)
+            relaxed.positions = reached
+            break
     return relaxed
 
 

@@ -15,6 +15,18 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 GIVEN = "given"
 
 
+def check_temperatures(temperatures_K: tuple[float, ...]) -> None:
+    """Refuse no temperature, or none above zero.
+
+    Raises
+    ------
+    ValueError
+        With what is given.
+    """
+    if not temperatures_K or min(temperatures_K) <= 0:
+        raise ValueError(f"temperatures_K is {temperatures_K}; expected at least one, all above 0 K")
+
+
 class Step(BaseModel):
     """What all steps have.
 
@@ -67,7 +79,7 @@ class ClustersStep(MakerStep):
     """
 
     kind: Literal["clusters"]
-    sizes: tuple[int, ...] = (2, 3)
+    sizes: tuple[int, ...] = Field((2, 3), min_length=1)
     water_share: float = Field(0.5, ge=0, le=1)
     closeness: tuple[float, float] = (0.75, 1.05)
     max_atoms: int = Field(60, ge=2)
@@ -193,8 +205,7 @@ class MDStep(Step):
 
     @model_validator(mode="after")
     def _warm(self) -> Self:
-        if not self.temperatures_K or min(self.temperatures_K) <= 0:
-            raise ValueError(f"temperatures_K is {self.temperatures_K}; expected at least one, all above 0 K")
+        check_temperatures(self.temperatures_K)
         if self.driver is not None and self.purpose == "test":
             raise ValueError("a test is of the teacher's own trajectories; leave out the driver")
         if self.piece_atoms is not None and self.driver is None:
@@ -212,6 +223,12 @@ class RattleStep(Step):
     length: int = Field(5, ge=1)
     max_strain: float = Field(0.03, ge=0, lt=0.5)
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not 0 < self.sigma_A[0] <= self.sigma_A[1]:
+            raise ValueError(f"sigma_A is {self.sigma_A}; expected 0 < smallest <= largest")
+        return self
+
 
 class ModesStep(Step):
     """Thermal displacements along the normal modes of each structure, classical, at a temperature.
@@ -221,6 +238,11 @@ class ModesStep(Step):
 
     kind: Literal["modes"]
     temperatures_K: tuple[float, ...] = (300.0, 1000.0)
+
+    @model_validator(mode="after")
+    def _warm(self) -> Self:
+        check_temperatures(self.temperatures_K)
+        return self
 
 
 AnyStep = Annotated[

@@ -11,6 +11,7 @@ from typing import Any
 import ase
 import numpy as np
 
+from compactff_md.files import write_json
 from compactff_md.training.asking import Asking, answered_together
 from compactff_md.training.chains import Chain
 from compactff_md.training.config import SamplingConfig
@@ -25,9 +26,13 @@ Run = tuple[ase.Atoms, float, tuple[int, ...]]
 FAILED_CHAINS = 4  # that one process gives up before the run does
 
 
-def relax_task(atoms: ase.Atoms, steps: int, name: str) -> Task:
-    """Relax one structure; the result is ``{"atoms": ...}``."""
-    return {"kind": "relax", "atoms": encode_atoms(atoms), "steps": steps, "name": name}
+def relax_task(atoms: ase.Atoms, steps: int, name: str, path: Path | None = None) -> Task:
+    """Relax one structure; the result is ``{"atoms": ..., "calls": ..., "failure": ...}``, in a file as well.
+
+    ``failure`` says why the relaxation ended early; it is empty where nothing failed.
+    """
+    where = None if path is None else str(path)
+    return {"kind": "relax", "atoms": encode_atoms(atoms), "steps": steps, "name": name, "path": where}
 
 
 def chain_task(
@@ -73,8 +78,7 @@ def explore_task(runs: list[Run], steps: int, spacing_steps: int, config: Sampli
 def perform(task: Task, labeller: Labeller, report: Callable[[int], None]) -> dict[str, Any]:
     """Do one task; ``report`` gets the number of frames made so far."""
     if task["kind"] == "relax":
-        relaxed = relax(decode_atoms(task["atoms"]), labeller, task["steps"], task["name"])
-        return {"atoms": encode_atoms(relaxed)}
+        return _relax(task, labeller, report)
     if task["kind"] == "explore":
         return _explore(task, labeller, report)
     chains = [(_chain(content, labeller), content["alone"]) for content in task.get("chains", [task])]
@@ -93,6 +97,18 @@ def perform(task: Task, labeller: Labeller, report: Callable[[int], None]) -> di
     content = asdict(total)
     del content["last_failure"]
     return content
+
+
+def _relax(task: Task, labeller: Labeller, report: Callable[[int], None]) -> dict[str, Any]:
+    labeller.counts = LabelCounts()
+    start, limit_s = decode_atoms(task["atoms"]), task.get("time_limit_s")
+    relaxed = relax(start, labeller, task["steps"], task["name"], limit_s)
+    counts = labeller.counts
+    result = {"atoms": encode_atoms(relaxed), "calls": counts.calls, "failure": counts.last_failure}
+    if task["path"]:
+        write_json(task["path"], result)
+    report(1)
+    return result
 
 
 def _chain(task: Task, labeller: Labeller) -> Chain:
@@ -120,11 +136,11 @@ def _running(
     try:
         yield from chain.running(report, time_limit_s)
     except TooManyFailuresError:
+        chain.give_up()
         totals.add(counts)
         if alone:
             raise
         totals.check(chain.config.max_failures, FAILED_CHAINS * FEWEST_FAILURES)
-        chain.give_up()
         return counts
     totals.add(counts)
     return counts

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import ase
 import numpy as np
 
 from compactff_md.errors import CompactFFError
+from compactff_md.files import write_json
 from compactff_md.teachers import Teacher
+from compactff_md.training.chemistry import formal_charge
+from compactff_md.training.config import DistillConfig
 from compactff_md.training.frames import Frame
 from compactff_md.training.labelling import Labeller, TeacherFailure
+from compactff_md.training.molecules import read_smiles
+from compactff_md.training.progress import Reporter
 from compactff_md.training.sampling import separation_A
+from compactff_md.training.steps import ConformersStep
 
+CHECK_FILE = "teacher.json"
 STEP_A = 0.01
 DIRECTIONS = 3
 RATTLE_A = 0.05
@@ -22,6 +31,25 @@ ABSOLUTE_EV_PER_A = 5e-3
 RELATIVE = 0.02
 SAME_ENERGY_EV_PER_ATOM = 2e-3
 SAME_FORCE_EV_PER_A = 2e-2
+
+
+def examine(
+    config: DistillConfig, teacher: Teacher, structures: Sequence[ase.Atoms], out: Path, reporter: Reporter
+) -> None:
+    """Warn of what the teacher is not good for, once for a run; nothing where there is no structure yet."""
+    if (out / CHECK_FILE).is_file() or not structures:
+        return
+    found = check_gradient(teacher, structures[0])
+    files = [step.smiles for step in config.sampling.steps if isinstance(step, ConformersStep)]
+    for warning in (
+        gradient_warning(teacher, found),
+        open_shell_warning(teacher, structures),
+        *(charge_warning(teacher, path) for path in files),
+        teacher.caution(structures),
+    ):
+        if warning:
+            reporter.note(warning)
+    write_json(out / CHECK_FILE, found)
 
 
 def check_gradient(teacher: Teacher, atoms: ase.Atoms, seed: int = 0) -> dict[str, Any]:
@@ -79,7 +107,7 @@ def open_shell_warning(teacher: Teacher, structures: Sequence[ase.Atoms]) -> str
     """Say which structures have an odd number of electrons for an xTB teacher of closed shells."""
     if not teacher.name.endswith("-xtb") or teacher.settings.get("multiplicity", 1) not in (None, 1):
         return ""
-    charge = round(float(teacher.settings.get("charge") or 0))
+    charge = _charge_of(teacher)
     odd = [k for k, atoms in enumerate(structures) if (int(atoms.numbers.sum()) - charge) % 2]
     if not odd:
         return ""
@@ -90,8 +118,28 @@ def open_shell_warning(teacher: Teacher, structures: Sequence[ase.Atoms]) -> str
     )
 
 
+def charge_warning(teacher: Teacher, path: str | Path) -> str:
+    """Say which molecules of a file of SMILES have another charge than the teacher gives all of them."""
+    charge, every, other = _charge_of(teacher), read_smiles(path), []
+    for smiles in every:
+        with suppress(CompactFFError):  # whoever makes conformers of it says so
+            if formal_charge(smiles) != charge:
+                other.append(smiles)
+    if not other:
+        return ""
+    return (
+        f"warning: {len(other)} of {len(every)} molecules in {Path(path).name}, the first is {other[0]}, are "
+        f"not of charge {charge}, which the teacher {teacher.name} gives every structure: their labels are "
+        "those of radicals or other ions"
+    )
+
+
+def _charge_of(teacher: Teacher) -> int:
+    return round(float(teacher.settings.get("charge") or 0))
+
+
 def check_labels_are_its_own(teacher: Teacher, frames: Sequence[Frame], most: int = 3) -> None:
-    """Ask the teacher again about a few labelled frames.
+    """Ask the teacher again about a few labelled frames; there may be none beside isolated atoms.
 
     Raises
     ------
@@ -99,6 +147,7 @@ def check_labels_are_its_own(teacher: Teacher, frames: Sequence[Frame], most: in
         If energies or forces are another teacher's.
     """
     labeller = Labeller(teacher)
+    most = min(most, len(frames))
     for index in np.unique(np.linspace(0, len(frames) - 1, most).astype(int)).tolist():
         frame = frames[index]
         try:

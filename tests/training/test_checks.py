@@ -7,8 +7,8 @@ from ase.build import molecule
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 from compactff_md.training.checks import check_disjoint, check_labels
-from compactff_md.training.config import CheckConfig
-from compactff_md.training.dataset import read_labelled
+from compactff_md.training.config import CheckConfig, TrainConfig
+from compactff_md.training.dataset import check_validation, read_labelled
 from compactff_md.training.frames import Frame, LabelledSet
 from compactff_md.units import BOHR_TO_A, HARTREE_TO_EV
 
@@ -43,6 +43,12 @@ def springs(count: int = 60, energy: float = 1.0, forces: float = 1.0) -> Labell
         structure = Structure(start.positions + shift, start.numbers)
         total = -14.0 + 10.0 * float((shift**2).sum())
         frames.append(Frame(structure, total * energy, -20.0 * shift * forces, name=f"frame {index}"))
+    return LabelledSet(tuple(frames))
+
+
+def bound_by_valence(count: int = 60) -> LabelledSet:
+    """Water in eV whose energies are by chance those of its atoms in Hartree, as GFN2-xTB has of C6H14S."""
+    frames = [replace(frame, energy_eV=frame.energy_eV - 62.07) for frame in springs(count).frames]
     return LabelledSet(tuple(frames))
 
 
@@ -117,6 +123,16 @@ def test_total_energies_in_hartree(ethanol):
     hydrogen = LabelledSet(ethanol.frames, {"H": -0.4998, "C": -37.7, "O": -74.8})
     with pytest.raises(CompactFFError, match=r"isolated H has -0\.4998: likely Hartree"):
         check_labels(hydrogen, CheckConfig())
+
+
+def test_energies_in_eV_may_be_like_those_of_atoms_in_hartree():
+    many, few = bound_by_valence(), bound_by_valence(12)
+    assert len(check_labels(many, CheckConfig())) == 60  # the forces say so
+    assert len(check_labels(replace(few, by_teacher=True), CheckConfig())) == 12
+    with pytest.raises(CompactFFError, match="the energies are likely in Hartree"):
+        check_labels(few, CheckConfig())
+    apart = LabelledSet(many.frames[:40]), LabelledSet(many.frames[40:45])
+    assert len(check_validation(apart[1], apart[0], TrainConfig())) == 5
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from ase import Atoms
 from ase.build import molecule
@@ -5,9 +7,10 @@ from ase.build import molecule
 from compactff_md.errors import CompactFFError
 from compactff_md.teachers import create_teacher
 from compactff_md.training.config import DistillConfig, SamplingConfig, make_config
-from compactff_md.training.generate import driver_versions, drop_copies, flocks, generate_labels, held_out
+from compactff_md.training.generate import driver_versions, flocks, generate_labels
 from compactff_md.training.planning import ChainSpec, PlannedChain
 from compactff_md.training.progress import Reporter
+from compactff_md.training.splitting import drop_copies, held_out
 
 EMT = "ase.calculators.emt:EMT"
 
@@ -114,7 +117,7 @@ class Notes(Reporter):
 
 def test_frames_that_are_all_rejected_end_the_labelling_and_are_told(tmp_path):
     sampling = {
-        "steps": [{"kind": "rattle", "frames": 3, "length": 3}],
+        "steps": [{"kind": "rattle", "frames": 20, "length": 3}],
         "test_temperatures_K": [300],
         "test_frames": 1,
         "equilibration_steps": 0,
@@ -126,7 +129,8 @@ def test_frames_that_are_all_rejected_end_the_labelling_and_are_told(tmp_path):
     reporter = Notes()
     with pytest.raises(CompactFFError, match="0 frames for training"):
         generate_labels(config, [molecule("CH3OH")], create_teacher(EMT), tmp_path, reporter)
-    assert len(reporter.notes) == 1 and "40 of 40 frames were left out: forces" in reporter.notes[0]
+    assert len(reporter.notes) == 1
+    assert re.match(r"(2\d\d) of \1 frames were left out: forces", reporter.notes[0])
 
 
 def test_once_the_time_is_over_chains_are_left_out_but_for_what_training_needs(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.training.config import SamplingConfig, make_config
 from compactff_md.training.planning import plan_steps
 from compactff_md.training.progress import Reporter
+from compactff_md.training.tasks import chain_task
 
 
 def plan(folder, given, *steps, **fields):
@@ -68,6 +69,16 @@ def test_steps_for_the_test_replace_the_usual_ones(tmp_path):
     tested, trained = made.chains[0].spec, made.chains[-1].spec
     assert trained.pressure_bar == 5.0
     assert tested.equilibration_steps == 7 and tested.pressure_bar is None
+
+
+@pytest.mark.parametrize("frames", [0, 1, 3])
+def test_a_step_of_few_frames_is_planned_and_can_be_sent(tmp_path, frames):
+    made = plan(tmp_path, [molecule("H2O")] * 2, {"kind": "md", "frames": frames})
+    training = [chain for chain in made.chains if chain.spec.purpose == "train"]
+    assert sum(chain.spec.frames for chain in training) == frames
+    for chain in made.chains:
+        task = chain_task(chain.spec, made.structures, tmp_path, chain.config)
+        assert SamplingConfig(**task["config"]) == chain.config
 
 
 def test_a_step_without_structures_is_told(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from compactff_md.errors import CompactFFError
 from compactff_md.training.config import DistillConfig, TrainConfig, make_config
 from compactff_md.training.distributed import Team
-from compactff_md.training.runs import RUN_FILE, open_run
+from compactff_md.training.runs import RUN_FILE, check_labels_are_the_same, open_run
 
 ALONE = Team(0, 1, torch.device("cpu"))
 
@@ -42,6 +42,31 @@ def test_what_does_not_change_the_result_may_differ(tmp_path):
     )
     open_run(tmp_path, "distill", first, {}, ALONE)
     assert open_run(tmp_path, "distill", second, {}, ALONE).resumed
+
+
+def test_when_to_give_up_may_be_raised_as_the_message_says(tmp_path):
+    first = make_config(DistillConfig, {"structures": "a.xyz"})
+    more = make_config(DistillConfig, {"structures": "a.xyz", "sampling": {"max_failures": 0.4}})
+    open_run(tmp_path, "distill", first, {}, ALONE)
+    assert open_run(tmp_path, "distill", more, {}, ALONE).resumed
+    check_labels_are_the_same(tmp_path, more, {})
+    # Earlier versions counted it among what makes a run.
+    content = json.loads((tmp_path / RUN_FILE).read_text())
+    content["identity"]["sampling.max_failures"] = 0.2
+    (tmp_path / RUN_FILE).write_text(json.dumps(content))
+    assert open_run(tmp_path, "distill", more, {}, ALONE).resumed
+    check_labels_are_the_same(tmp_path, more, {})
+
+
+def test_what_does_not_count_yet_may_be_given_anew_and_then_holds(tmp_path):
+    short, longer = (make_config(DistillConfig, {"structures": "a", "minutes": m}) for m in (1, 2))
+    open_run(tmp_path, "distill", short, {}, ALONE)
+    with pytest.raises(CompactFFError, match=r"minutes is 1\.0 there and 2\.0 now"):
+        open_run(tmp_path, "distill", longer, {}, ALONE)
+    assert open_run(tmp_path, "distill", longer, {}, ALONE, ("minutes",)).resumed
+    assert open_run(tmp_path, "distill", longer, {}, ALONE).resumed
+    with pytest.raises(CompactFFError, match=r"minutes is 2\.0 there and 1\.0 now"):
+        open_run(tmp_path, "distill", short, {}, ALONE)
 
 
 def test_other_folders_files_and_damaged_runs_are_refused(tmp_path):

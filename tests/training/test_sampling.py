@@ -111,6 +111,42 @@ def test_relaxation_goes_down():
         relax(ase.Atoms("U2", positions=np.eye(3)[:2] * 3), made, 10, "structure 1")
 
 
+class Brittle(EMT):
+    """Raises, or gives NaN, from its third call on."""
+
+    calls, gives_nan = 0, False
+
+    def calculate(self, *arguments, **options):
+        Brittle.calls += 1
+        if Brittle.calls > 2 and not Brittle.gives_nan:
+            raise RuntimeError("SCF not converged")
+        super().calculate(*arguments, **options)
+        if Brittle.calls > 2:
+            self.results["forces"] = np.full_like(self.results["forces"], np.nan)
+
+
+@pytest.mark.parametrize("gives_nan", [True, False])
+def test_a_relaxation_ends_where_the_teacher_could_still_label(monkeypatch, gives_nan):
+    monkeypatch.setattr(Brittle, "calls", 0)
+    monkeypatch.setattr(Brittle, "gives_nan", gives_nan)
+    atoms = molecule("CH3OH")
+    atoms.positions += np.random.default_rng(0).normal(0, 0.1, atoms.positions.shape)
+    made, whole = labeller(Brittle), labeller()
+    relaxed = relax(atoms, made, 100, "structure 0")
+    assert np.array_equal(relaxed.positions, relax(atoms, whole, 1, "structure 0").positions)
+    assert (made.counts.calls, whole.counts.calls) == (3, 2)
+    assert ("not finite" if gives_nan else "SCF not converged") in made.counts.last_failure
+    assert whole.counts.last_failure == ""
+
+
+def test_a_relaxation_ends_with_its_time():
+    atoms = molecule("CH3OH")
+    atoms.positions += np.random.default_rng(0).normal(0, 0.1, atoms.positions.shape)
+    made = labeller()
+    assert np.array_equal(relax(atoms, made, 100, "structure 0", 0.0).positions, atoms.positions)
+    assert made.counts.calls == 1
+
+
 def test_rattled_copies_keep_their_distance():
     atoms = molecule("CH3CH2OH")
     config = sampling(rattle_sigma_A=[0.5, 0.6])

@@ -9,6 +9,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 from compactff_md.training.frames import Frame
 from compactff_md.training.teacher_check import (
+    charge_warning,
     check_gradient,
     check_labels_are_its_own,
     gradient_warning,
@@ -65,3 +66,16 @@ def test_labels_of_another_teacher_are_refused():
     check_labels_are_its_own(teacher(), [labelled(0.0)])
     with pytest.raises(CompactFFError, match=r"a.xyz frame 0 was labelled by another teacher than test 1"):
         check_labels_are_its_own(teacher(), [labelled(1.0)])
+    check_labels_are_its_own(teacher(), [])  # of a file of isolated atoms
+
+
+def test_ions_among_smiles_are_told(tmp_path):
+    pytest.importorskip("rdkit")
+    path = tmp_path / "some.smi"
+    path.write_text("CCO\nCC(=O)[O-]\n[NH3+]CC(=O)[O-]\nnonsense\nCC(=O)O\n")
+    told = charge_warning(teacher(), path)
+    assert "1 of 5 molecules in some.smi, the first is CC(=O)[O-], are not of charge 0" in told
+    told = charge_warning(teacher(charge=-1), path)
+    assert "3 of 5 molecules in some.smi, the first is CCO, are not of charge -1" in told
+    path.write_text("CCO\n")
+    assert charge_warning(teacher(), path) == ""
