@@ -11,6 +11,7 @@ from rich.table import Table
 
 from compactff_md.cli.console import out as console
 from compactff_md.cli.console import say, say_files
+from compactff_md.cli.group import resumable
 from compactff_md.cli.options import Set, assignments, given, reporter
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure, read_structures
@@ -90,7 +91,7 @@ def validate(
     """
     changes = {**given(temperature_K=temperature, pressure_bar=pressure), **assignments(set_, "--set")}
     settings, limits = suite_settings(suite, **changes), Thresholds(thresholds)
-    with reporter() as progress:
+    with resumable(), reporter() as progress:
         if trajectory:
             if topology is None or student is not None:
                 raise CompactFFError("--trajectory needs a --topology, and takes the place of a student")
@@ -138,7 +139,7 @@ def compare(
         for own in engine or ["openmm"]:
             job = _assignment(name, teacher, teacher_arg, structures, settings, limits, own, suite)
             folder = out / f"{Path(name).stem}-{own}-{_short(job.subject.identity)}"
-            with reporter() as progress:
+            with resumable(), reporter() as progress:
                 report = run_suite(job, folder, progress, shared=out / f"teacher-{_short(_shared(job))}")
             found.append(Candidate(folder.name, report, folder))
     page = write_comparison(out, found)
