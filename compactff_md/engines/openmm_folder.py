@@ -78,7 +78,7 @@ class RunFolder:
 
     def forget(self) -> None:
         """Leave the folder free for another run: this one has not begun."""
-        for path in (self.settings, self.topology):
+        for path in (self.settings, self.topology, self.log, self.trajectory):
             path.unlink(missing_ok=True)
 
     def save_restart(self, state: Any) -> None:
