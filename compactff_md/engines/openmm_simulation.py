@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,6 @@ from compactff_md.engines.openmm_system import OpenMMSystem
 from compactff_md.errors import CompactFFError
 from compactff_md.units import KJ_PER_MOL_TO_EV, NM_TO_A
 
-LOGGER = logging.getLogger(__name__)
 # Dalton/A^3 in g/cm^3 (CODATA 2014, as in ase.units).
 DALTON_PER_A3 = 1.660539040
 EQUILIBRATION_CHUNK = 50
@@ -292,13 +292,15 @@ class Simulation:
     def _make_context(self, integrator: Callable[[], Any], platform: str | None = None) -> tuple[Any, str]:
         wanted = platform or self.settings.platform
         names = [wanted] if wanted else automatic_platforms()
-        for name in names:
+        for name, other in zip_longest(names, names[1:]):
             try:
                 return make_context(self.system, integrator(), name), name
             except openmm.OpenMMException as error:
-                reason = error
-                LOGGER.info("platform %s does not work here: %s", name, error)
-        raise CompactFFError(f"platform {names[-1]} does not work here: {reason}; compactff doctor says more")
+                reason = str(error).strip().partition("\n")[0]  # PyTorch adds its stack
+                failed = f"{name} does not work here ({reason}; compactff doctor says more)"
+            if other:
+                warnings.warn(f"{failed}: running on {other}", stacklevel=2)
+        raise CompactFFError(f"platform {failed}")
 
 
 @contextmanager

@@ -392,6 +392,8 @@ class TestDoctor:
                 return doctor.Finding(probe.group, probe.name, "broken", "crashed with SIGSEGV", probe.mend)
             return doctor.Finding(probe.group, probe.name, "works", "fine")
 
+        monkeypatch.setattr("torch.version.cuda", None)
+        monkeypatch.setattr(doctor, "_is_installed", lambda package: False)
         monkeypatch.setattr(doctor, "_try", pretend)
         monkeypatch.setattr(doctor, "has_gpu", lambda: True)
         result = run("doctor")
@@ -406,10 +408,27 @@ class TestDoctor:
             "gfn2-xtb",
         } <= set(tried)
         shown = flat(result.stdout)
-        assert 'TorchForce broken crashed with SIGSEGV run: pip install "compactff-md[openmm]"' in shown
+        assert "TorchForce broken crashed with SIGSEGV run: pip install" in shown
+        assert shown.count('run: pip install "compactff-md[openmm-cuda13]"') == 2
         assert "OpenMM CUDA missing OpenMM has no CUDA platform run: pip install" in shown
         findings = json.loads(run("doctor", "--json").stdout)["findings"]
         assert all(f["mend"] for f in findings if f["state"] != "works")
+
+    @pytest.mark.parametrize(
+        ("gpu", "cuda", "extra", "wheel"),
+        [(False, None, "[openmm]", "cpu==1.10"), (True, "12.8", "[openmm-cuda12]", "cu12==1.10")],
+    )
+    def test_a_gpu_has_a_probe_and_a_cure_of_its_own(self, monkeypatch, gpu, cuda, extra, wheel):
+        monkeypatch.setattr(doctor, "has_gpu", lambda: gpu)
+        monkeypatch.setattr("torch.version.cuda", cuda)
+        for replace, words in ((False, extra), (True, wheel)):
+            monkeypatch.setattr(doctor, "_is_installed", lambda package, replace=replace: replace)
+            probes = doctor._list(["Reference", "CUDA"])
+            found = [probe for probe in probes if probe.name.startswith("TorchForce")]
+            on_gpu = [("torchforce", "CUDA")] if gpu else []
+            assert [probe.arguments for probe in found] == [("torchforce",), *on_gpu]
+            assert all(words in probe.mend for probe in found)
+            assert not any("[openmm]" in probe.mend for probe in probes if gpu)
 
     def test_probes_for_real(self):
         found = doctor._try(doctor.Probe("engines", "students", ("student",), "mend"))

@@ -5,6 +5,7 @@ import MDAnalysis
 import numpy as np
 import pytest
 
+from compactff_md.engines import openmm_simulation
 from compactff_md.engines.md_log import read_log
 from compactff_md.engines.openmm_import import openmm
 from compactff_md.engines.openmm_md import MDSettings, MDStopped, run_md, simulate
@@ -53,6 +54,22 @@ def test_a_run_writes_what_it_promises(tmp_path, network, ensemble, force):
         assert log["density_g_per_cm3"][-1] == pytest.approx(
             mass / 0.6022140857 / log["volume_A3"][-1], rel=1e-3
         )
+
+
+def test_a_gpu_that_does_not_work_is_told(tmp_path, monkeypatch):
+    def without_gpu(system, integrator, name):
+        if name == "CUDA":
+            raise openmm.OpenMMException("CUDA_ERROR_UNSUPPORTED_PTX_VERSION (222)\nand a stack")
+        return make_context(system, integrator, name)
+
+    make_context = openmm_simulation.make_context
+    monkeypatch.setattr(openmm_simulation, "make_context", without_gpu)
+    monkeypatch.setattr(openmm_simulation, "automatic_platforms", lambda: ["CUDA", "Reference"])
+    with pytest.warns(UserWarning, match=r"CUDA does not work here \(CUDA_ERR.*\): running on Reference$"):
+        result = simulate(springs(ethanol()), settings(equilibration_ps=0.001), tmp_path / "run")
+    assert result.platform == "Reference"
+    with pytest.raises(CompactFFError, match=r"platform CUDA does not work here \(CUDA_ERROR_UNSUPP[^\n]*$"):
+        simulate(springs(ethanol()), settings(platform="CUDA"), tmp_path / "other")
 
 
 def test_a_student_conserves_energy(tmp_path):
