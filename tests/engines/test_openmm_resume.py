@@ -1,3 +1,4 @@
+import fcntl
 import os
 import resource
 import signal
@@ -180,6 +181,15 @@ def test_a_killed_run_is_resumed_without_gaps_or_doubles(tmp_path):
     np.testing.assert_allclose(times, np.arange(30, steps + 1, 30) * 1e-4, rtol=1e-5)
     whole = simulate(springs(ethanol()), more, tmp_path / "whole")
     np.testing.assert_allclose(read_log(result.log)["total_eV"], read_log(whole.log)["total_eV"], atol=1e-8)
+
+
+def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.warns(UserWarning, match=r"run/.lock cannot be locked \(Function not implemented\)"):
+        assert simulate(springs(ethanol()), settings(), tmp_path / "run").completed
 
 
 def test_a_force_that_does_not_work_leaves_the_folder_free(tmp_path):
