@@ -31,7 +31,6 @@ BREATH_S = 0.25
 # Molecules up to this size run on one thread: they gain nothing from more.
 FEW_ATOMS = 256
 SECONDS_PER_DAY = 86_400.0
-ADVICE = "try a smaller timestep, minimise first, or train the student on structures like these"
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,8 @@ def simulate(
                 folder.forget()
             if not isinstance(error, Unsound):
                 raise
-            raise MDStopped(f"stopped before the first step: {error}; {ADVICE}") from error
+            advice = f"; {error.advice}" if error.advice else ""
+            raise MDStopped(f"stopped before the first step: {error}{advice}") from error
         try:
             speed = _run(simulation, recorder, stop, progress)
         finally:
@@ -201,7 +201,7 @@ def _run(
                 progress(_progress(simulation, recorder, step, clock))
         recorder.save(step)
     except Unsound as error:
-        raise _stopped(simulation, recorder, step, str(error)) from error
+        raise _stopped(simulation, recorder, step, error) from error
     except (OSError, WriteError) as error:
         cause = error.__cause__ or error
         raise MDStopped(
@@ -253,7 +253,7 @@ def _progress(simulation: Simulation, recorder: Recorder, step: int, clock: _Clo
     )
 
 
-def _stopped(simulation: Simulation, recorder: Recorder, step: int, reason: str) -> MDStopped:
+def _stopped(simulation: Simulation, recorder: Recorder, step: int, reason: Unsound) -> MDStopped:
     """Keep what helps to see what went wrong, and say where it is."""
     folder, kept = recorder.folder, []
     with suppress(Exception):  # a full disk or a lost GPU must not hide the reason
@@ -262,9 +262,10 @@ def _stopped(simulation: Simulation, recorder: Recorder, step: int, reason: str)
     with suppress(Exception):
         recorder.save_failed()
         kept.append(f"{folder.failed.name} has the atoms as they are now")
+    kept += [reason.advice] if reason.advice else []
     return MDStopped(
         f"stopped at step {step} ({step * simulation.settings.timestep_ps:.4f} ps): {reason}. "
-        f"{'; '.join([f'Everything written before is kept in {folder.path}', *kept, ADVICE])}"
+        f"{'; '.join([f'Everything written before is kept in {folder.path}', *kept])}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,8 +42,25 @@ _EVERYTHING = {
 }
 
 
+ADVICE = "try a smaller timestep, minimise first, or train the student on structures like these"
+MEMORY_ADVICE = "the memory does not suffice: take fewer atoms, a smaller skin, or another platform or device"
+# Of the messages of OpenMM, PyTorch and the exported student.
+_NUMBERS = re.compile(r"\bnan\b|infinite|not finite|flown apart|cell is (singular|thinner)", re.IGNORECASE)
+_MEMORY = re.compile(r"out.of.memory|allocate|bad_alloc", re.IGNORECASE)
+
+
 class Unsound(Exception):  # noqa: N818  (caught inside the package; what leaves it is MDStopped)
-    """The numbers of a simulation make no sense any more; the message says which."""
+    """A simulation cannot go on: its numbers make no sense any more, or the engine failed.
+
+    Attributes
+    ----------
+    advice
+        What may help; empty where nothing is known.
+    """
+
+    def __init__(self, message: str, advice: str = ADVICE) -> None:
+        super().__init__(message)
+        self.advice = advice
 
 
 class Simulation:
@@ -312,7 +330,10 @@ def _failing_as_unsound() -> Iterator[None]:
         raise
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise Unsound(f"the engine failed: {lines[-1]}") from error
+        advice = ADVICE if _NUMBERS.search(lines[-1]) else ""
+        if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
+            advice = MEMORY_ADVICE
+        raise Unsound(f"the engine failed: {lines[-1]}", advice) from error
 
 
 def _start_temperature_K(wanted_K: float, excess: float, dof: int) -> float:

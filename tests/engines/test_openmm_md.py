@@ -1,4 +1,5 @@
 import json
+import re
 
 import ase.io
 import MDAnalysis
@@ -208,6 +209,41 @@ def test_a_student_that_fails_in_equilibration_is_stopped(tmp_path):
 def test_a_start_that_makes_no_sense_is_stopped_at_once(tmp_path, fields):
     with pytest.raises(MDStopped, match="before the first step: "):
         simulate(explosive(-1, float("nan"), float("nan")), settings(**fields), tmp_path / "run")
+
+
+MORE_ROOM, SOUNDER = "fewer atoms, a smaller skin, or another platform", "try a smaller timestep"
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", MORE_ROOM),
+        ("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA", MORE_ROOM),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes", MORE_ROOM),
+        ("Error creating array: CUDA_ERROR_OUT_OF_MEMORY (2)", MORE_ROOM),
+        ("std::bad_alloc", MORE_ROOM),
+        ("positions are NaN or infinite; expected finite numbers", SOUNDER),
+        ("atoms are too far apart; the system has flown apart", SOUNDER),
+        ("the cell is thinner than 0.5 A along a periodic direction", SOUNDER),
+        ("in a trace: nan\na nanometer of cable is missing", None),
+    ],
+)
+@pytest.mark.parametrize("fails_at", [0, 20])
+def test_advice_is_for_what_failed(tmp_path, message, advice, fails_at):
+    made, calls = springs(ethanol()), []
+
+    def compute(state):
+        calls.append(0)
+        if len(calls) > fails_at:
+            raise RuntimeError(message)
+        return 0.0, np.zeros((9, 3))
+
+    made.system.addForce(openmm.PythonForce(compute))
+    last = re.escape(message.splitlines()[-1])
+    with pytest.raises(MDStopped, match=f"the engine failed: {last}") as caught:
+        simulate(made, settings(), tmp_path / "run")
+    for words in (MORE_ROOM, SOUNDER):
+        assert (words in str(caught.value)) == (words == advice)
 
 
 @pytest.mark.parametrize("ensemble", ["nve", "nvt"])
