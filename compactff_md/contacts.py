@@ -26,17 +26,23 @@ def check_contacts(structure: Structure, label: str = "structure") -> None:
     ------
     CompactFFError
         Where two atoms are closer than 0.3 A; where that holds for half of the atoms or more, the
-        message says that the lengths look like nm (bonds are 0.07-0.25 nm).
+        message says that the lengths look like nm (bonds are 0.07-0.25 nm) or, where it holds through
+        periodic images only, that the cell is too small.
     """
-    i, j, distance_A, _ = pair_list(structure, MIN_CONTACT_A)
+    i, j, distance_A, shifts = pair_list(structure, MIN_CONTACT_A)
     if len(i) == 0:
         return
     crowded = len(np.unique(i))
     closest = int(np.argmin(distance_A))
     if crowded > 2 and 2 * crowded >= len(structure):
+        reason = "the lengths look like nm, expected A (multiply by 10)"
+        without_images = len(np.unique(i[~shifts.any(axis=1)]))
+        if 2 * without_images < len(structure):
+            cell = ", ".join(f"{length:g}" for length in np.linalg.norm(structure.cell_A, axis=1))
+            reason = f"periodic images overlap: the cell is [{cell}] A; give the real one, or pbc as False"
         raise CompactFFError(
             f"{label}: {crowded} of {len(structure)} atoms have a neighbour within {MIN_CONTACT_A} A; "
-            "the lengths look like nm, expected A (multiply by 10)"
+            f"{reason}"
         )
     raise CompactFFError(
         f"{label}: atoms {int(i[closest])} and {int(j[closest])} overlap, {distance_A[closest]:.3f} A apart; "

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from compactff_md.errors import CompactFFError
+from compactff_md.errors import CompactFFError, WriteError
 
 # "No room" in the words of the operating system: full disk, exhausted quota, limit of the file's size.
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -32,8 +32,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     Raises
     ------
     CompactFFError
-        If the folder does not exist, ``path`` is something other than a file, the disk is full or
-        writing is not permitted; the old file is then untouched. Errors of other kinds pass unchanged.
+        If the folder does not exist or ``path`` is something other than a file; :class:`WriteError` where
+        the disk is full or writing is not permitted; the old file is then untouched. Errors of other kinds
+        pass unchanged.
     """
     target = _target(path)
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.tmp{target.suffix}")
@@ -120,12 +121,12 @@ def _explained(error: OSError | RuntimeError, target: Path) -> Exception:
     if error.errno in NO_SPACE:
         return _full(target, str(error.strerror))
     if error.errno in NO_ACCESS:
-        return CompactFFError(f"cannot write {target}: {error.strerror}; nothing was changed")
+        return WriteError(f"cannot write {target}: {error.strerror}; nothing was changed")
     return error
 
 
-def _full(target: Path, reason: str) -> CompactFFError:
-    return CompactFFError(
+def _full(target: Path, reason: str) -> WriteError:
+    return WriteError(
         f"cannot write {target}: no space left ({reason}); nothing was changed, "
         "free some space and run the same command again"
     )

@@ -19,7 +19,7 @@ from rich.table import Table
 from compactff_md import Student, load
 from compactff_md.engines.md_log import read_log
 from compactff_md.engines.md_settings import MDSettings
-from compactff_md.engines.openmm_md import MDResult, run_md
+from compactff_md.engines.openmm_md import MDResult, MDStopped, run_md
 from compactff_md.teachers import create_teacher
 from compactff_md.training.metrics import force_errors
 from compactff_md.training.plots import plot_demo
@@ -43,7 +43,7 @@ console = Console(stderr=True, highlight=False)
 
 
 def simulate(atoms: ase.Atoms, student: Student, settings: MDSettings, out: Path) -> MDResult:
-    """Run the dynamics, or go on with them, under a progress bar."""
+    """Run the dynamics, or go on with them, under a progress bar; end the program where they end early."""
     columns = BarColumn(30), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[now]}")
     with Progress(TextColumn("{task.description:<22}"), *columns, console=console) as bars:
         bar = bars.add_task("NVE in OpenMM", total=settings.total_steps, now="")
@@ -52,10 +52,16 @@ def simulate(atoms: ase.Atoms, student: Student, settings: MDSettings, out: Path
             now = f"{state.time_ps:.1f} ps  {state.temperature_K:.0f} K  {state.ns_per_day:.3g} ns/day"
             bars.update(bar, completed=state.step, now=now)
 
-        there = (out / "restart.xml").is_file()
-        result = run_md(atoms, student, settings, out, resume=there, progress=show)
+        there = (out / "settings.json").is_file()
+        try:
+            result = run_md(atoms, student, settings, out, resume=there, progress=show)
+        except MDStopped as error:
+            raise SystemExit(str(error)) from error
         bars.update(bar, completed=result.steps)
-        return result
+    if not result.completed:
+        console.print("Interrupted; the same command goes on from here.")
+        raise SystemExit(130)
+    return result
 
 
 def forget_other_student(student: Student) -> None:
@@ -88,9 +94,6 @@ def main() -> None:
     forget_other_student(student)
     exported = student.export(OUT / "organic-tiny.pt", format="torchscript")
     dynamics = simulate(atoms, student, DYNAMICS, OUT / "nve")
-    if not dynamics.completed:
-        console.print("Interrupted; the same command goes on from here.")
-        raise SystemExit(130)
     pair = forces_of_teacher(atoms, dynamics, student)
     errors, drift = force_errors(*pair), dynamics.drift
     table = Table(title=f"aspirin by {STUDENT}, {student.num_parameters:,} parameters", show_header=False)

@@ -46,6 +46,16 @@ def test_lengths_in_nm_are_recognised(molecule):
         check_contacts(Structure(molecule.positions_A / 10.0, molecule.numbers))
 
 
+def test_a_cell_that_stands_for_none_is_recognised(molecule):
+    """CRYST1 1 1 1, as PDB files of other methods than crystallography have it."""
+    dummy = Structure(molecule.positions_A, molecule.numbers, np.eye(3), [True] * 3)
+    with pytest.raises(CompactFFError, match=r"images overlap: the cell is \[1, 1, 1\] A; give the"):
+        check_contacts(dummy)
+    in_nm = Structure(molecule.positions_A / 10.0, molecule.numbers, np.eye(3), [True] * 3)
+    with pytest.raises(CompactFFError, match="look like nm"):
+        check_contacts(in_nm)
+
+
 def test_the_limit_is_where_it_says():
     for distance, allowed in ((MIN_CONTACT_A + 1e-6, True), (MIN_CONTACT_A - 1e-6, False)):
         structure = Structure([[0.0, 0.0, 0.0], [distance, 0.0, 0.0]], [1, 1])

@@ -17,6 +17,7 @@ SOURCES = [ROOT / folder for folder in ("compactff_md", "training", "validation"
 LAYERS = {
     "compactff_md.errors": 0,
     "compactff_md.files": 0,
+    "compactff_md.locks": 0,
     "compactff_md.memory": 0,
     "compactff_md.units": 0,
     "compactff_md.structure": 0,

@@ -36,7 +36,7 @@ def run_one(size: str, structure: str, minutes: float, time_ps: float, out: str)
         minimise=True,
         equilibration_ps=5.0,
     )
-    there = (folder / "nve" / "restart.xml").is_file()
+    there = (folder / "nve" / "settings.json").is_file()
     dynamics = run_md(read_structures(structure, "-1")[0], network, settings, folder / "nve", resume=there)
     if not dynamics.completed:
         raise RuntimeError(f"{size}: the dynamics stopped at {dynamics.time_ps:g} ps; run it again to go on")

@@ -34,13 +34,9 @@ def write_comparison(out: str | Path, candidates: Sequence[Candidate]) -> Path:
     Raises
     ------
     CompactFFError
-        For fewer than two reports, or two of one name.
+        As in :func:`check_names`.
     """
-    names = [candidate.name for candidate in candidates]
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise CompactFFError(
-            f"got reports {', '.join(names) or 'none'}; expected two or more, of different names"
-        )
+    check_names([candidate.name for candidate in candidates])
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     content = {
@@ -51,6 +47,20 @@ def write_comparison(out: str | Path, candidates: Sequence[Candidate]) -> Path:
     write_json(folder / COMPARISON_JSON, content)
     write_text(folder / COMPARISON_HTML, _page(candidates))
     return folder / COMPARISON_HTML
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse what cannot be compared, by the names of the columns.
+
+    Raises
+    ------
+    CompactFFError
+        For fewer than two reports, or two of one name.
+    """
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise CompactFFError(
+            f"got reports {', '.join(names) or 'none'}; expected two or more, of different names"
+        )
 
 
 def rows(candidates: Sequence[Candidate]) -> dict[str, list[Finding | None]]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from compactff_md.cli.group import resumable
 from compactff_md.cli.options import (
     Device,
     Minutes,
@@ -105,7 +106,7 @@ def distill(
         sampling=given(frames=frames, temperatures_K=temperature, dask=dask),
     )
     config = resolve(recipe, merged(options, nested(assignments(set_, "--set"))))
-    with reporter() as progress:
+    with resumable(), reporter() as progress:
         made = label(config, out, progress) if labels_only else run(config, out, progress)
     if leads():
         say_labels(made) if isinstance(made, Labels) else say_run(made)

@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.text import Text
 
@@ -23,11 +24,10 @@ from compactff_md.cli.console import err, out, print_json, say
 from compactff_md.teachers import TEACHERS, available
 
 TIMEOUT_S = 180.0
-OPENMM_EXTRA = 'pip install "compactff-md[openmm]"'
-CUDA_EXTRA = 'pip install "compactff-md[openmm-cuda13]"'
+OPENMM_EXTRA = 'pip install "compactff-md[openmm{}]"'
 # Upstream's wheel and the one that fits today's PyTorch install the same module: the first must go.
 REPLACE_PLUGIN = (
-    "pip uninstall -y openmmtorch && pip install --force-reinstall --no-deps acellera-openmmtorch-cpu==1.10"
+    "pip uninstall -y openmmtorch && pip install --force-reinstall --no-deps acellera-openmmtorch-{}==1.10"
 )
 LAMMPS_BUILD = "make lammps, in a clone of compactff-md (or lammps/build from it)"
 NO_GPU = "nothing to install: this machine has no NVIDIA GPU"
@@ -78,14 +78,14 @@ def doctor(
 
 def examine() -> list[Finding]:
     """Run every probe, a few at a time, in the order of the report."""
-    first = _try(Probe("engines", "OpenMM", ("openmm",), OPENMM_EXTRA, "openmm"))
+    first = _try(Probe("engines", "OpenMM", ("openmm",), openmm_extra(), "openmm"))
     platforms = first.detail.partition("platforms: ")[2].split(", ") if first.state == "works" else []
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         rest = list(pool.map(_try, _list(platforms)))
     findings = [*rest[:2], first, *rest[2:]]
     if has_gpu() and platforms and "CUDA" not in platforms:
         findings.append(
-            Finding("platforms", "OpenMM CUDA", "missing", "OpenMM has no CUDA platform", CUDA_EXTRA)
+            Finding("platforms", "OpenMM CUDA", "missing", "OpenMM has no CUDA platform", openmm_extra())
         )
     return sorted(findings, key=lambda finding: GROUPS.index(finding.group))
 
@@ -94,18 +94,22 @@ STYLES = {"works": "green", "missing": "yellow", "broken": "bold red"}
 GROUPS = ("devices", "engines", "platforms", "plugins", "trajectories", "teachers")
 
 
-def _list(platforms: Iterable[str]) -> list[Probe]:
-    plugin = REPLACE_PLUGIN if _is_installed("openmmtorch") else OPENMM_EXTRA
+def _list(platforms: Sequence[str]) -> list[Probe]:
+    extra = openmm_extra()
+    plugin = REPLACE_PLUGIN.format(f"cu{_cuda()}" if has_gpu() else "cpu")
+    plugin = plugin if _is_installed("openmmtorch") else extra
+    on_gpu = has_gpu() and "CUDA" in platforms
     gpu = "pip install --force-reinstall torch" if has_gpu() else NO_GPU
     return [
         Probe("devices", "CUDA", ("cuda",), gpu),
         Probe("engines", "students", ("student",), "pip install --force-reinstall compactff-md"),
         Probe("engines", "LAMMPS", ("lammps",), LAMMPS_BUILD),
-        *(Probe("platforms", f"OpenMM {n}", ("platform", n), OPENMM_EXTRA, "openmm") for n in platforms),
+        *(Probe("platforms", f"OpenMM {n}", ("platform", n), extra, "openmm") for n in platforms),
         Probe("plugins", "TorchForce", ("torchforce",), plugin, "openmmtorch"),
-        Probe("plugins", "PythonForce", ("pythonforce",), OPENMM_EXTRA, "openmm"),
-        Probe("plugins", "openmm-ml", ("openmmml",), OPENMM_EXTRA, "openmmml"),
-        Probe("trajectories", "MDAnalysis", ("mdanalysis",), OPENMM_EXTRA, "MDAnalysis"),
+        *([Probe("plugins", "TorchForce CUDA", ("torchforce", "CUDA"), plugin, "openmmtorch")] * on_gpu),
+        Probe("plugins", "PythonForce", ("pythonforce",), extra, "openmm"),
+        Probe("plugins", "openmm-ml", ("openmmml",), extra, "openmmml"),
+        Probe("trajectories", "MDAnalysis", ("mdanalysis",), extra, "MDAnalysis"),
         *(_teacher(key, usage) for key, usage in zip(TEACHERS, available(), strict=True)),
     ]
 
@@ -139,6 +143,16 @@ def _try(probe: Probe) -> Finding:
 def has_gpu() -> bool:
     """Whether the kernel shows an NVIDIA GPU, whatever PyTorch thinks of it."""
     return Path("/dev/nvidia0").exists()
+
+
+def openmm_extra() -> str:
+    """What installs OpenMM and its plugin, built for the GPU where there is one."""
+    return OPENMM_EXTRA.format(f"-cuda{_cuda()}" if has_gpu() else "")
+
+
+def _cuda() -> str:
+    """The CUDA of OpenMM's plugin: that of PyTorch; 13 where PyTorch has none."""
+    return "12" if (torch.version.cuda or "").startswith("12.") else "13"
 
 
 def _is_installed(package: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -45,6 +47,15 @@ class Commands(TyperGroup):
         raise typer.Exit(code)
 
 
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Of a command that goes on where it was when it is given again: Ctrl-C says so."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("interrupted; the same command goes on where it was") from error
+
+
 def verdict(error: BaseException) -> tuple[str, int]:
     """Message and exit code for an exception."""
     if isinstance(error, StoppedError):
@@ -52,7 +63,7 @@ def verdict(error: BaseException) -> tuple[str, int]:
     if isinstance(error, CompactFFError):
         return str(error), EXIT_INPUT
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted; the same command goes on where it was", EXIT_INTERRUPTED
+        return str(error) or "interrupted", EXIT_INTERRUPTED
     if isinstance(error, OSError) and error.errno in NO_SPACE:
         return f"no space left on the disk ({error}); free some and run the same command again", EXIT_INPUT
     if isinstance(error, OSError):

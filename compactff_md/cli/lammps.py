@@ -12,8 +12,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from compactff_md.cli.console import err, say
 from compactff_md.cli.options import assignments
+from compactff_md.engines.lammps_deck import DECK
 from compactff_md.engines.lammps_installation import Lammps, find_lammps
-from compactff_md.engines.lammps_run import DeckPlan, command_of, read_plan, run_deck
+from compactff_md.engines.lammps_run import DeckPlan, command_of, continuation, read_plan, run_deck
+from compactff_md.errors import CompactFFError
 
 Variables = Annotated[
     list[str] | None,
@@ -32,9 +34,15 @@ def lammps(
     kokkos: Annotated[bool, typer.Option("--kokkos", help="On a GPU, through LAMMPS' Kokkos.")] = False,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="On this machine, with --kokkos.")] = 1,
     var: Variables = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Begin anew where the folder holds a run.")
+    ] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the command and its variables only.")] = False,
 ) -> None:
-    """Run a deck with the LAMMPS that lammps/build made, or another; its exit code is passed on."""
+    """Run a deck with the LAMMPS that lammps/build made, or another; its exit code is passed on.
+
+    A run of a folder that compactff deck wrote goes on by its continue.lammps.
+    """
     variables = {name: str(value) for name, value in assignments(var, "--var").items()}
     plan = read_plan(deck, variables)
     found = find_lammps()
@@ -46,9 +54,30 @@ def lammps(
         say(f"cd {shlex.quote(str(plan.path.parent.resolve()))}")
         say(" ".join([*exports, shlex.join(words)]))
         return
-    code = _run(found, plan, words, ranks)
+    options = [*(["--ranks", str(ranks)] if ranks > 1 else []), *(["--kokkos"] if kokkos else [])]
+    options += ["--gpus", str(gpus)] if gpus > 1 else []
+    if plan.path.name == DECK and not overwrite and (how := _going_on(plan, options)):
+        raise CompactFFError(
+            f"{plan.path.parent} holds a run, which {DECK} would begin anew; allow --overwrite, or {how}"
+        )
+    try:
+        code = _run(found, plan, words, ranks)
+    except KeyboardInterrupt as error:
+        how = _going_on(plan, options)
+        raise KeyboardInterrupt(f"interrupted; {how}" if how else "interrupted") from error
     if code:
         raise typer.Exit(code)
+
+
+def _going_on(plan: DeckPlan, options: list[str]) -> str:
+    """How the run in a deck's folder goes on from its last restart file; empty where it cannot."""
+    found = continuation(plan.path.parent)
+    if found is None:
+        return ""
+    deck, variables = found
+    pairs = [word for name, value in variables.items() for word in ("--var", f"{name}={value}")]
+    words = shlex.join(["compactff", "lammps", str(deck), *options, *pairs])
+    return f"go on with: {words} (and --var steps=N, for what is left)"
 
 
 def _run(found: Lammps, plan: DeckPlan, words: list[str], ranks: int) -> int:

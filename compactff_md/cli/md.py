@@ -105,6 +105,10 @@ def _run(atoms: Structure, student: Any, settings: MDSettings, out: Path, resume
             return run_md(atoms, student, settings, out, resume=resume, progress=show)
         except MDStopped as error:
             raise StoppedError(str(error)) from error
+        except KeyboardInterrupt as error:
+            begun = (out / "settings.json").is_file()
+            how = "; go on with the same command and --resume" if begun else ""
+            raise KeyboardInterrupt(f"interrupted{how}") from error
         except Exception as error:
             raise (_explained(error) if type(error).__name__ == "OpenMMException" else error) from error
 

@@ -50,15 +50,15 @@ def platform(name: str) -> str:
     return f"{context.getPlatform().getName()} makes a context and steps"
 
 
-def torchforce() -> str:
-    """One step with a TorchForce."""
+def torchforce(platform_name: str = "Reference") -> str:
+    """One step with a TorchForce on a platform."""
     torch = import_module("torch")
     import_module("openmm")  # its library, which the plugin's looks for
     plugin = import_module("openmmtorch")
     torch_force = plugin.TorchForce(torch.jit.script(_harmonic(torch)))
-    _check(_context(torch_force, "Reference"))
+    _check(_context(torch_force, platform_name))
     package = next((p for p in _torchforce_packages() if p), "openmmtorch")
-    return f"one step, {package}"
+    return f"one step on {platform_name}, {package}"
 
 
 def pythonforce() -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from ase import Atoms
 
+from compactff_md.cli.group import resumable
 from compactff_md.cli.options import (
     Device,
     Minutes,
@@ -89,7 +90,7 @@ def train(
     config = make_config(
         TrainConfig, merged(base, options), "recipe and options" if recipe else "the options"
     )
-    with reporter() as progress:
+    with resumable(), reporter() as progress:
         result = train_from_files(config, train, out, valid, _by_name(test), progress)
     if leads():
         say_run(result)

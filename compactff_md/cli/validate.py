@@ -11,12 +11,13 @@ from rich.table import Table
 
 from compactff_md.cli.console import out as console
 from compactff_md.cli.console import say, say_files
+from compactff_md.cli.group import resumable
 from compactff_md.cli.options import Set, assignments, given, reporter
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure, read_structures
 from compactff_md.student import load
 from compactff_md.teachers import create_teacher
-from compactff_md.validation.comparison import COMPARISON_JSON, Candidate, write_comparison
+from compactff_md.validation.comparison import COMPARISON_JSON, Candidate, check_names, write_comparison
 from compactff_md.validation.panel import VERDICTS, PanelRow, panel, title
 from compactff_md.validation.report import REPORT_HTML, REPORT_JSON, Report, read_report
 from compactff_md.validation.settings import SUITES, suite_settings
@@ -90,7 +91,7 @@ def validate(
     """
     changes = {**given(temperature_K=temperature, pressure_bar=pressure), **assignments(set_, "--set")}
     settings, limits = suite_settings(suite, **changes), Thresholds(thresholds)
-    with reporter() as progress:
+    with resumable(), reporter() as progress:
         if trajectory:
             if topology is None or student is not None:
                 raise CompactFFError("--trajectory needs a --topology, and takes the place of a student")
@@ -129,22 +130,35 @@ def compare(
     """Put several reports beside each other; students are validated first, the teacher's runs made once."""
     changes = {**given(temperature_K=temperature, pressure_bar=pressure), **assignments(set_, "--set")}
     settings, limits = suite_settings(suite, **changes), Thresholds(thresholds)
-    found: list[Candidate] = []
-    out.mkdir(parents=True, exist_ok=True)
+    columns: list[tuple[Path, Report | Assignment]] = []
     for name in candidates:
         if (Path(name) / REPORT_JSON).is_file():
-            found.append(Candidate(Path(name).name, read_report(name), Path(name)))
+            columns.append((Path(name), read_report(name)))
             continue
         for own in engine or ["openmm"]:
             job = _assignment(name, teacher, teacher_arg, structures, settings, limits, own, suite)
             folder = out / f"{Path(name).stem}-{own}-{_short(job.subject.identity)}"
-            with reporter() as progress:
-                report = run_suite(job, folder, progress, shared=out / f"teacher-{_short(_shared(job))}")
-            found.append(Candidate(folder.name, report, folder))
+            columns.append((folder, job))
+    names = _names([folder for folder, _ in columns])
+    check_names(names)
+    found: list[Candidate] = []
+    out.mkdir(parents=True, exist_ok=True)
+    for name, (folder, report) in zip(names, columns, strict=True):
+        if isinstance(report, Assignment):
+            shared = out / f"teacher-{_short(_shared(report))}"
+            with resumable(), reporter() as progress:
+                report = run_suite(report, folder, progress, shared=shared)
+        found.append(Candidate(name, report, folder))
     page = write_comparison(out, found)
     _say_comparison(found)
     say_files({"page": page, "numbers": out / COMPARISON_JSON})
     raise typer.Exit(1 if any(c.report.exit_code == 1 for c in found) else 0)
+
+
+def _names(folders: list[Path]) -> list[str]:
+    """Last parts of the paths, or the paths where those are not unique."""
+    last = [folder.name for folder in folders]
+    return last if len(set(last)) == len(last) else [str(folder) for folder in folders]
 
 
 def _assignment(

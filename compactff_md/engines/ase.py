@@ -201,14 +201,16 @@ def choose_device(device: str) -> torch.device:
     Raises
     ------
     CompactFFError
-        If torch does not know it, or finds no such GPU.
+        If it is none of these, or torch finds no such GPU.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
-        raise CompactFFError(f"unknown device {device!r}; allowed are auto, cpu, cuda and cuda:N") from error
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda"):
+        raise CompactFFError(f"unknown device {device!r}; allowed are auto, cpu, cuda and cuda:N")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise CompactFFError(
             f"device {device!r}: torch finds {torch.cuda.device_count()} GPUs; use cpu or auto"

@@ -7,12 +7,15 @@ import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
-from compactff_md.engines.lammps_deck import lammps_words
+from compactff_md.engines.lammps_deck import CONTINUATION, lammps_words
 from compactff_md.engines.lammps_installation import BUILD_IT, Lammps
 from compactff_md.errors import CompactFFError
 
+# What a deck of ours writes to go on from.
+RESTARTS = ("final.restart", "restart.a", "restart.b")
 # How a row of LAMMPS' log begins where it is a number of a step.
 ROW = re.compile(r"^\s*(\d+)(\s+\S+)+\s*$")
 
@@ -136,6 +139,19 @@ def run_deck(
             raise
         code = process.wait()
     return code if code >= 0 else 128 - code
+
+
+def continuation(folder: Path) -> tuple[Path, dict[str, str]] | None:
+    """The deck that goes on with the run of a folder, and its variables: the newest restart file, a new part.
+
+    None where there is no such deck, or no restart file yet.
+    """
+    deck, found = folder / CONTINUATION, [path for name in RESTARTS if (path := folder / name).is_file()]
+    if not (found and deck.is_file()):
+        return None
+    newest = max(found, key=lambda path: path.stat().st_mtime_ns)
+    part = next(n for n in count(2) if not (folder / f"log.{n}.lammps").exists())
+    return deck, {"from": newest.name, "part": str(part)}
 
 
 def _lines(text: str) -> list[str]:

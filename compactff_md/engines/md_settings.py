@@ -23,9 +23,10 @@ class MDSettings(RunSettings):
     force
         ``torchforce`` or ``python``, see :func:`compactff_md.engines.openmm_force.openmm_force`.
     platform
-        One of OpenMM's; None means a GPU if OpenMM finds one, else Reference: its integrators are double
-        precision and, beside a student, faster than those of CPU at every size (13 against 490 us a step
-        for 21 atoms, 0.26 against 0.74 ms for 5,000, without the student).
+        One of OpenMM's; None means a GPU that OpenMM and PyTorch both find, else Reference (with a warning
+        where a GPU was tried and failed), whose integrators are double precision and, beside a student,
+        faster than those of CPU at every size (13 against 490 us a step for 21 atoms, 0.26 against 0.74 ms
+        for 5,000, without the student).
     device
         Of a PythonForce, see ``openmm_force``.
     threads

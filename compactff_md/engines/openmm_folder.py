@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from compactff_md.engines.md_settings import MDSettings
 from compactff_md.engines.openmm_import import openmm
 from compactff_md.errors import CompactFFError
 from compactff_md.files import atomic_write, write_json
+from compactff_md.locks import lock
 from compactff_md.structure import Structure
 from compactff_md.students.base import StudentNetwork
 
@@ -58,13 +58,9 @@ class RunFolder:
         self._check(settings, identity, resume)
         self._make()
         self._lock = (self.path / ".lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not lock(self._lock):
             self._lock.close()
-            raise CompactFFError(
-                f"another process is running in {self.path}; wait for it, or stop it"
-            ) from error
+            raise CompactFFError(f"another process is running in {self.path}; wait for it, or stop it")
 
     def __enter__(self) -> RunFolder:
         return self
@@ -78,7 +74,7 @@ class RunFolder:
 
     def forget(self) -> None:
         """Leave the folder free for another run: this one has not begun."""
-        for path in (self.settings, self.topology):
+        for path in (self.settings, self.topology, self.log, self.trajectory):
             path.unlink(missing_ok=True)
 
     def save_restart(self, state: Any) -> None:

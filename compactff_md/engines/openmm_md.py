@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from compactff_md.engines.openmm_recorder import Recorder
 from compactff_md.engines.openmm_simulation import Simulation, Unsound
 from compactff_md.engines.openmm_system import OpenMMSystem, prepare
 from compactff_md.engines.stop_signals import StopSignals
-from compactff_md.errors import CompactFFError
+from compactff_md.errors import CompactFFError, WriteError
 from compactff_md.files import atomic_write
 from compactff_md.structure import Structure
 
@@ -31,7 +31,6 @@ BREATH_S = 0.25
 # Molecules up to this size run on one thread: they gain nothing from more.
 FEW_ATOMS = 256
 SECONDS_PER_DAY = 86_400.0
-ADVICE = "try a smaller timestep, minimise first, or train the student on structures like these"
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class MDResult:
 
 
 class MDStopped(CompactFFError):  # noqa: N818  (what happened, not what was wrong with the input)
-    """A run that was stopped because its numbers made no sense; everything written before is kept."""
+    """A run that was stopped, its numbers making no sense or its disk full; what was written is kept."""
 
 
 def run_md(
@@ -124,7 +123,7 @@ def run_md(
     ------
     CompactFFError
         For bad input (see ``prepare``, :class:`RunFolder`); :class:`MDStopped` where energy or forces
-        become non-finite or the temperature runs away.
+        become non-finite, the temperature runs away, or the disk is full.
     """
     structure = structure if isinstance(structure, Structure) else Structure.from_ase(structure)
     identity = identity_of(structure, network_of(student))
@@ -168,10 +167,13 @@ def simulate(
             if stop.signum is not None:
                 raise MDStopped("interrupted before the first step; a resumed run begins anew")
             recorder = Recorder(folder, simulation, None if restart is None else simulation.step)
-        except Unsound as error:
+        except (Unsound, OSError, WriteError) as error:
             if not resume:
                 folder.forget()
-            raise MDStopped(f"stopped before the first step: {error}; {ADVICE}") from error
+            if not isinstance(error, Unsound):
+                raise
+            advice = f"; {error.advice}" if error.advice else ""
+            raise MDStopped(f"stopped before the first step: {error}{advice}") from error
         try:
             speed = _run(simulation, recorder, stop, progress)
         finally:
@@ -189,6 +191,7 @@ def _run(
     total, clock = simulation.settings.total_steps, _Clock(simulation)
     step = simulation.step
     try:
+        recorder.begin()
         while step < total and stop.signum is None:
             simulation.advance(min(total - step, recorder.steps_to_next(step), clock.chunk))
             step = simulation.step
@@ -198,11 +201,12 @@ def _run(
                 progress(_progress(simulation, recorder, step, clock))
         recorder.save(step)
     except Unsound as error:
-        raise _stopped(simulation, recorder, step, str(error)) from error
-    except OSError as error:
+        raise _stopped(simulation, recorder, step, error) from error
+    except (OSError, WriteError) as error:
+        cause = error.__cause__ or error
         raise MDStopped(
-            f"stopped at step {step}: {error.strerror or error}; everything up to the last restart file in "
-            f"{recorder.folder.path} is kept: make room and resume the run"
+            f"stopped at step {step}: {getattr(cause, 'strerror', None) or cause}; everything up to the last "
+            f"restart file in {recorder.folder.path} is kept: make room and resume the run"
         ) from error
     return clock.ns_per_day
 
@@ -249,16 +253,19 @@ def _progress(simulation: Simulation, recorder: Recorder, step: int, clock: _Clo
     )
 
 
-def _stopped(simulation: Simulation, recorder: Recorder, step: int, reason: str) -> MDStopped:
+def _stopped(simulation: Simulation, recorder: Recorder, step: int, reason: Unsound) -> MDStopped:
     """Keep what helps to see what went wrong, and say where it is."""
-    recorder.save()
-    recorder.save_failed()
-    folder = recorder.folder
+    folder, kept = recorder.folder, []
+    with suppress(Exception):  # a full disk or a lost GPU must not hide the reason
+        recorder.save()
+        kept.append(f"{folder.restart.name} has the last sound state (step {recorder.sound_step})")
+    with suppress(Exception):
+        recorder.save_failed()
+        kept.append(f"{folder.failed.name} has the atoms as they are now")
+    kept += [reason.advice] if reason.advice else []
     return MDStopped(
         f"stopped at step {step} ({step * simulation.settings.timestep_ps:.4f} ps): {reason}. "
-        f"Everything written before is kept in {folder.path}; "
-        f"{folder.restart.name} has the last sound state (step"
-        f" {recorder.sound_step}), {folder.failed.name} the atoms as they are now; {ADVICE}"
+        f"{'; '.join([f'Everything written before is kept in {folder.path}', *kept])}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import ase
 import ase.io
@@ -53,7 +54,11 @@ class Recorder:
         )
         self._intervals = (settings.report_interval, settings.trajectory_interval, settings.restart_interval)
         self._saved_step, self._saved_at = -1, time.monotonic()
-        if last_step is None:
+        self._is_new = last_step is None
+
+    def begin(self) -> None:
+        """Write the first row and the first restart file of a new run; errors as in :meth:`record`."""
+        if self._is_new:
             self.log.write(self.row)
             self.save()
 
@@ -112,9 +117,13 @@ class Recorder:
         return self._sound.getStepCount()
 
     def close(self) -> None:
-        """Close the files."""
-        self.log.close()
-        self.trajectory.close()
+        """Close the files.
+
+        What a full disk does not take now was not promised: restart files come after what they go with.
+        """
+        for file in (self.log, self.trajectory):
+            with suppress(OSError):
+                file.close()
 
     def _write_frame(self) -> None:
         positions_A = self.simulation.positions_A()

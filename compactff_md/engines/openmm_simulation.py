@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import math
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,6 @@ from compactff_md.engines.openmm_system import OpenMMSystem
 from compactff_md.errors import CompactFFError
 from compactff_md.units import KJ_PER_MOL_TO_EV, NM_TO_A
 
-LOGGER = logging.getLogger(__name__)
 # Dalton/A^3 in g/cm^3 (CODATA 2014, as in ase.units).
 DALTON_PER_A3 = 1.660539040
 EQUILIBRATION_CHUNK = 50
@@ -41,8 +42,25 @@ _EVERYTHING = {
 }
 
 
+ADVICE = "try a smaller timestep, minimise first, or train the student on structures like these"
+MEMORY_ADVICE = "the memory does not suffice: take fewer atoms, a smaller skin, or another platform or device"
+# Of the messages of OpenMM, PyTorch and the exported student.
+_NUMBERS = re.compile(r"\bnan\b|infinite|not finite|flown apart|cell is (singular|thinner)", re.IGNORECASE)
+_MEMORY = re.compile(r"out.of.memory|allocate|bad_alloc", re.IGNORECASE)
+
+
 class Unsound(Exception):  # noqa: N818  (caught inside the package; what leaves it is MDStopped)
-    """The numbers of a simulation make no sense any more; the message says which."""
+    """A simulation cannot go on: its numbers make no sense any more, or the engine failed.
+
+    Attributes
+    ----------
+    advice
+        What may help; empty where nothing is known.
+    """
+
+    def __init__(self, message: str, advice: str = ADVICE) -> None:
+        super().__init__(message)
+        self.advice = advice
 
 
 class Simulation:
@@ -292,13 +310,15 @@ class Simulation:
     def _make_context(self, integrator: Callable[[], Any], platform: str | None = None) -> tuple[Any, str]:
         wanted = platform or self.settings.platform
         names = [wanted] if wanted else automatic_platforms()
-        for name in names:
+        for name, other in zip_longest(names, names[1:]):
             try:
                 return make_context(self.system, integrator(), name), name
             except openmm.OpenMMException as error:
-                reason = error
-                LOGGER.info("platform %s does not work here: %s", name, error)
-        raise CompactFFError(f"platform {names[-1]} does not work here: {reason}; compactff doctor says more")
+                reason = str(error).strip().partition("\n")[0]  # PyTorch adds its stack
+                failed = f"{name} does not work here ({reason}; compactff doctor says more)"
+            if other:
+                warnings.warn(f"{failed}: running on {other}", stacklevel=2)
+        raise CompactFFError(f"platform {failed}")
 
 
 @contextmanager
@@ -310,7 +330,10 @@ def _failing_as_unsound() -> Iterator[None]:
         raise
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise Unsound(f"the engine failed: {lines[-1]}") from error
+        advice = ADVICE if _NUMBERS.search(lines[-1]) else ""
+        if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
+            advice = MEMORY_ADVICE
+        raise Unsound(f"the engine failed: {lines[-1]}", advice) from error
 
 
 def _start_temperature_K(wanted_K: float, excess: float, dof: int) -> float:

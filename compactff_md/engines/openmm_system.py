@@ -111,20 +111,20 @@ def atoms_of(source: Any, particles: Sequence[int] | None = None) -> tuple[np.nd
     Raises
     ------
     CompactFFError
-        If a wanted atom has no element (virtual sites, dummies): the message names it; for slabs and
-        wires; for anything that is not one of the three.
+        If a wanted atom is not there, or has no element (virtual sites, dummies): the message names it;
+        for slabs and wires; for anything that is not one of the three.
     """
     if isinstance(source, ase.Atoms):
         source = Structure.from_ase(source)
     if isinstance(source, Structure):
         numbers, periodic = source.numbers, periodicity(source.pbc)
-        return (numbers if particles is None else numbers[list(particles)]), periodic
+        return numbers[_indices(particles, len(source))], periodic
     if not hasattr(source, "getPeriodicBoxVectors"):
         raise CompactFFError(
             f"atoms came as {type(source).__name__}; expected ase.Atoms, an OpenMM Topology or a Structure"
         )
     atoms = list(source.atoms())
-    wanted = atoms if particles is None else [atoms[k] for k in particles]
+    wanted = [atoms[k] for k in _indices(particles, len(atoms))]
     without = [atom for atom in wanted if atom.element is None]
     if without:
         names = ", ".join(f"{a.name} of {a.residue.name} {a.residue.id}" for a in without[:10])
@@ -134,6 +134,16 @@ def atoms_of(source: Any, particles: Sequence[int] | None = None) -> tuple[np.nd
         )
     numbers = np.array([atom.element.atomic_number for atom in wanted], dtype=np.int64)
     return numbers, source.getPeriodicBoxVectors() is not None
+
+
+def _indices(particles: Sequence[int] | None, count: int) -> list[int]:
+    """Particles that are there, of so many; all of them for None."""
+    if particles is None:
+        return list(range(count))
+    wrong = [p for p in particles if not 0 <= p < count]
+    if wrong:
+        raise CompactFFError(f"no particle {wrong[0]} among {count} atoms; allowed are 0 to {count - 1}")
+    return list(particles)
 
 
 def openmm_frame(structure: Structure) -> Structure:

@@ -121,8 +121,9 @@ class DcdTrajectory(Trajectory):
             stream.truncate(end)
             stream.seek(8)
             stream.write(struct.pack("<i", frames))
-            stream.seek(20)
-            stream.write(struct.pack("<i", frames * interval))
+            stream.seek(16)  # steps a frame: `interval`, or 1 where OpenMM's writer met more than 2^31 steps
+            (steps,) = struct.unpack("<i", stream.read(4))
+            stream.write(struct.pack("<i", frames * steps))
 
     def _open(self, topology: Any, timestep_ps: float, interval: int, append: bool) -> None:
         self._stream = self.path.open("r+b" if append else "wb")

@@ -1,6 +1,7 @@
 """Every command as a user calls it, at the smallest size that still does everything."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from ase.io import read
 
 from compactff_md import load
 from compactff_md.cli import doctor, group
+from compactff_md.cli import lammps as lammps_command
 from compactff_md.cli.dynamics import picoseconds
+from compactff_md.engines.lammps_installation import Lammps
 from compactff_md.errors import CompactFFError
 from lammps_builders import lammps
 
@@ -188,6 +191,37 @@ class TestDeckAndLammps:
         (tmp_path / "in.lammps").write_text("units nonsense\n")
         assert run("lammps", tmp_path).exit_code == 1
 
+    def test_ctrl_c_tells_how_it_goes_on_and_the_same_command_overwrites_nothing(
+        self, run, refused, tmp_path, monkeypatch
+    ):
+        def interrupted(found, plan, *_):
+            """In place of LAMMPS: write what the first half of a run leaves."""
+            started.append(plan.path.name)
+            for age, name in enumerate(names):
+                (tmp_path / name).write_text("")
+                os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+            raise KeyboardInterrupt
+
+        found = Lammps(Path("lmp"), "1 Jan 2030", (), ("CUDA",), True)
+        monkeypatch.setattr(lammps_command, "find_lammps", lambda: found)
+        monkeypatch.setattr(lammps_command, "run_deck", interrupted)
+        for name in ("in.lammps", "continue.lammps"):
+            (tmp_path / name).write_text("run 5\n")
+        started, names = [], []
+        result = run("lammps", tmp_path)
+        assert (result.exit_code, flat(result.stderr)) == (130, "error: interrupted")
+        names += ["restart.b", "restart.a"]  # the newest first
+        result = run("lammps", tmp_path, "--kokkos")  # again, as there was nothing to go on from
+        going_on = f"go on with: compactff lammps {tmp_path}/continue.lammps --kokkos --var from=restart.b"
+        assert result.exit_code == 130 and f"interrupted; {going_on} --var part=2 (" in result.stderr
+        refused("lammps", tmp_path, "--kokkos", words=["holds a run", "--overwrite", going_on])
+        assert started == ["in.lammps"] * 2
+        run("lammps", tmp_path, "--overwrite")
+        names += ["log.2.lammps", "final.restart"]
+        result = run("lammps", tmp_path / "continue.lammps")
+        assert "--var from=restart.b --var part=3 (" in result.stderr
+        assert started == ["in.lammps"] * 3 + ["continue.lammps"]
+
     def test_mdanalysis_reads_what_the_deck_writes(self, run, tmp_path, student_file, water):
         lammps()
         mda = pytest.importorskip("MDAnalysis")
@@ -307,7 +341,7 @@ class TestErrors:
             (KeyError("x"), 3, "this should not happen (KeyError: 'x'); --debug"),
             (OSError(28, "No space left on device"), 2, "no space left on the disk"),
             (PermissionError(13, "Permission denied"), 2, "Permission denied"),
-            (KeyboardInterrupt(), 130, "interrupted"),
+            (KeyboardInterrupt(), 130, "error: interrupted\n"),
         ],
     )
     def test_kinds(self, run, monkeypatch, student_file, error, code, words):
@@ -317,6 +351,27 @@ class TestErrors:
         result = run("info", student_file)
         assert result.exit_code == code
         assert words in result.stderr and "Traceback" not in result.output
+
+    def test_interrupted_commands_say_how_they_go_on(self, run, monkeypatch, tmp_path, student_file, water):
+        from compactff_md.cli import train
+
+        def interrupted(*_, **__):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(train, "train_from_files", interrupted)
+        result = run("train", "--train", water, "--out", tmp_path / "student")
+        assert result.exit_code == 130 and "the same command goes on where it was" in result.stderr
+        pytest.importorskip("openmm")
+        from compactff_md.engines import openmm_md
+
+        monkeypatch.setattr(openmm_md, "run_md", interrupted)
+        args = ("md", water, "--student", student_file, "--steps", 5, "--out", tmp_path)
+        assert run(*args).stderr.endswith("error: interrupted\n")
+        (tmp_path / "settings.json").write_text("{}")  # the run had begun
+        result = run(*args)
+        assert result.exit_code == 130 and "interrupted; go on with the same command and --resume" in flat(
+            result.stderr
+        )
 
     def test_in_a_process_of_its_own(self, tmp_path):
         command = [sys.executable, "-m", "compactff_md", "info", str(tmp_path / "none")]
@@ -337,6 +392,8 @@ class TestDoctor:
                 return doctor.Finding(probe.group, probe.name, "broken", "crashed with SIGSEGV", probe.mend)
             return doctor.Finding(probe.group, probe.name, "works", "fine")
 
+        monkeypatch.setattr("torch.version.cuda", None)
+        monkeypatch.setattr(doctor, "_is_installed", lambda package: False)
         monkeypatch.setattr(doctor, "_try", pretend)
         monkeypatch.setattr(doctor, "has_gpu", lambda: True)
         result = run("doctor")
@@ -351,10 +408,27 @@ class TestDoctor:
             "gfn2-xtb",
         } <= set(tried)
         shown = flat(result.stdout)
-        assert 'TorchForce broken crashed with SIGSEGV run: pip install "compactff-md[openmm]"' in shown
+        assert "TorchForce broken crashed with SIGSEGV run: pip install" in shown
+        assert shown.count('run: pip install "compactff-md[openmm-cuda13]"') == 2
         assert "OpenMM CUDA missing OpenMM has no CUDA platform run: pip install" in shown
         findings = json.loads(run("doctor", "--json").stdout)["findings"]
         assert all(f["mend"] for f in findings if f["state"] != "works")
+
+    @pytest.mark.parametrize(
+        ("gpu", "cuda", "extra", "wheel"),
+        [(False, None, "[openmm]", "cpu==1.10"), (True, "12.8", "[openmm-cuda12]", "cu12==1.10")],
+    )
+    def test_a_gpu_has_a_probe_and_a_cure_of_its_own(self, monkeypatch, gpu, cuda, extra, wheel):
+        monkeypatch.setattr(doctor, "has_gpu", lambda: gpu)
+        monkeypatch.setattr("torch.version.cuda", cuda)
+        for replace, words in ((False, extra), (True, wheel)):
+            monkeypatch.setattr(doctor, "_is_installed", lambda package, replace=replace: replace)
+            probes = doctor._list(["Reference", "CUDA"])
+            found = [probe for probe in probes if probe.name.startswith("TorchForce")]
+            on_gpu = [("torchforce", "CUDA")] if gpu else []
+            assert [probe.arguments for probe in found] == [("torchforce",), *on_gpu]
+            assert all(words in probe.mend for probe in found)
+            assert not any("[openmm]" in probe.mend for probe in probes if gpu)
 
     def test_probes_for_real(self):
         found = doctor._try(doctor.Probe("engines", "students", ("student",), "mend"))

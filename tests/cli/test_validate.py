@@ -1,8 +1,11 @@
 """``compactff validate`` and ``compactff compare`` from the command line."""
 
 import json
+import shutil
 
 import pytest
+
+from compactff_md.cli import validate as command
 
 FEW = (
     "--set",
@@ -76,3 +79,21 @@ def test_compare(run, tmp_path, student_file, wild_student, water):
     assert len(folders) == 2
     again = run("compare", *folders, "--out", tmp_path / "again")
     assert again.exit_code == result.exit_code and (tmp_path / "again" / "comparison.json").is_file()
+    renamed = [folder.rename(tmp_path / f"of-{k}") / "validation-report" for k, folder in enumerate(folders)]
+    for folder in renamed:  # as `compactff validate` calls it by default
+        shutil.copytree(folder.parent, folder)
+    same = run("compare", *renamed, "--out", tmp_path / "same")
+    assert same.exit_code == result.exit_code, same.output
+    content = json.loads((tmp_path / "same" / "comparison.json").read_text())
+    assert list(content["candidates"]) == [str(folder) for folder in renamed]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_cannot_be_compared_is_refused_before_the_work(
+    refused, monkeypatch, tmp_path, student_file, water, times
+):
+    monkeypatch.setattr(command, "run_suite", lambda *_, **__: pytest.fail("hours of work"))
+    args = ("--teacher", "ase.calculators.emt:EMT", "--structures", water, "--engine", "ase")
+    words = ["expected two or more, of different names"]
+    refused("compare", *[student_file] * times, "--out", tmp_path / "out", *args, words=words)
+    assert not (tmp_path / "out").exists()

@@ -217,6 +217,8 @@ def test_impossible_structures(network, atoms, message):
         ({"dtype": "float16"}, "allowed are float32, float64"),
         ({"device": "abacus"}, "unknown device 'abacus'"),
         ({"device": "cuda:99"}, "torch finds"),
+        ({"device": "mps"}, "unknown device 'mps'; allowed are auto, cpu, cuda and cuda:N"),
+        ({"device": "meta"}, "unknown device 'meta'"),
         ({"skin_A": -1.0}, "allowed are 0 to 5 A"),
     ],
 )

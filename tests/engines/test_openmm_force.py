@@ -189,7 +189,10 @@ def test_every_way_to_give_atoms_gives_the_same_elements():
             numbers, periodic = atoms_of(source)
             np.testing.assert_array_equal(numbers, structure.numbers)
             assert periodic == structure.pbc.all()
-        np.testing.assert_array_equal(atoms_of(topology, [3, 0])[0], structure.numbers[[3, 0]])
+            np.testing.assert_array_equal(atoms_of(source, [3, 0])[0], structure.numbers[[3, 0]])
+            for wrong in (-1, len(structure)):
+                with pytest.raises(CompactFFError, match=f"no particle {wrong} among {len(structure)} atoms"):
+                    atoms_of(source, [0, wrong])
     with pytest.raises(CompactFFError, match="atoms came as list"):
         atoms_of([6, 1])
     with pytest.raises(CompactFFError, match="all three directions or in none"):

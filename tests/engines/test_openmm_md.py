@@ -1,10 +1,12 @@
 import json
+import re
 
 import ase.io
 import MDAnalysis
 import numpy as np
 import pytest
 
+from compactff_md.engines import openmm_simulation
 from compactff_md.engines.md_log import read_log
 from compactff_md.engines.openmm_import import openmm
 from compactff_md.engines.openmm_md import MDSettings, MDStopped, run_md, simulate
@@ -53,6 +55,22 @@ def test_a_run_writes_what_it_promises(tmp_path, network, ensemble, force):
         assert log["density_g_per_cm3"][-1] == pytest.approx(
             mass / 0.6022140857 / log["volume_A3"][-1], rel=1e-3
         )
+
+
+def test_a_gpu_that_does_not_work_is_told(tmp_path, monkeypatch):
+    def without_gpu(system, integrator, name):
+        if name == "CUDA":
+            raise openmm.OpenMMException("CUDA_ERROR_UNSUPPORTED_PTX_VERSION (222)\nand a stack")
+        return make_context(system, integrator, name)
+
+    make_context = openmm_simulation.make_context
+    monkeypatch.setattr(openmm_simulation, "make_context", without_gpu)
+    monkeypatch.setattr(openmm_simulation, "automatic_platforms", lambda: ["CUDA", "Reference"])
+    with pytest.warns(UserWarning, match=r"CUDA does not work here \(CUDA_ERR.*\): running on Reference$"):
+        result = simulate(springs(ethanol()), settings(equilibration_ps=0.001), tmp_path / "run")
+    assert result.platform == "Reference"
+    with pytest.raises(CompactFFError, match=r"platform CUDA does not work here \(CUDA_ERROR_UNSUPP[^\n]*$"):
+        simulate(springs(ethanol()), settings(platform="CUDA"), tmp_path / "other")
 
 
 def test_a_student_conserves_energy(tmp_path):
@@ -191,6 +209,41 @@ def test_a_student_that_fails_in_equilibration_is_stopped(tmp_path):
 def test_a_start_that_makes_no_sense_is_stopped_at_once(tmp_path, fields):
     with pytest.raises(MDStopped, match="before the first step: "):
         simulate(explosive(-1, float("nan"), float("nan")), settings(**fields), tmp_path / "run")
+
+
+MORE_ROOM, SOUNDER = "fewer atoms, a smaller skin, or another platform", "try a smaller timestep"
+
+
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", MORE_ROOM),
+        ("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA", MORE_ROOM),
+        ("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes", MORE_ROOM),
+        ("Error creating array: CUDA_ERROR_OUT_OF_MEMORY (2)", MORE_ROOM),
+        ("std::bad_alloc", MORE_ROOM),
+        ("positions are NaN or infinite; expected finite numbers", SOUNDER),
+        ("atoms are too far apart; the system has flown apart", SOUNDER),
+        ("the cell is thinner than 0.5 A along a periodic direction", SOUNDER),
+        ("in a trace: nan\na nanometer of cable is missing", None),
+    ],
+)
+@pytest.mark.parametrize("fails_at", [0, 20])
+def test_advice_is_for_what_failed(tmp_path, message, advice, fails_at):
+    made, calls = springs(ethanol()), []
+
+    def compute(state):
+        calls.append(0)
+        if len(calls) > fails_at:
+            raise RuntimeError(message)
+        return 0.0, np.zeros((9, 3))
+
+    made.system.addForce(openmm.PythonForce(compute))
+    last = re.escape(message.splitlines()[-1])
+    with pytest.raises(MDStopped, match=f"the engine failed: {last}") as caught:
+        simulate(made, settings(), tmp_path / "run")
+    for words in (MORE_ROOM, SOUNDER):
+        assert (words in str(caught.value)) == (words == advice)
 
 
 @pytest.mark.parametrize("ensemble", ["nve", "nvt"])

@@ -1,4 +1,6 @@
+import fcntl
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -181,6 +183,15 @@ def test_a_killed_run_is_resumed_without_gaps_or_doubles(tmp_path):
     np.testing.assert_allclose(read_log(result.log)["total_eV"], read_log(whole.log)["total_eV"], atol=1e-8)
 
 
+def test_a_file_system_without_locks_is_used_with_a_warning(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.warns(UserWarning, match=r"run/.lock cannot be locked \(Function not implemented\)"):
+        assert simulate(springs(ethanol()), settings(), tmp_path / "run").completed
+
+
 def test_a_force_that_does_not_work_leaves_the_folder_free(tmp_path):
     broken = springs(ethanol())
 
@@ -212,3 +223,58 @@ def test_a_full_disk_stops_a_run_in_order(tmp_path, monkeypatch):
         simulate(springs(ethanol()), settings(), tmp_path / "run")
     monkeypatch.undo()
     assert simulate(springs(ethanol()), settings(), tmp_path / "run", resume=True).completed
+
+
+@pytest.fixture
+def limit_files():
+    """Give the operating system a limit of bytes for every file, as a full disk would be one."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+NO_LIMIT = resource.RLIM_INFINITY
+FULL = {
+    "log": ({"report_interval": 1, "trajectory_interval": 5000}, 20_000),
+    "trajectory": ({"trajectory_interval": 1, "trajectory_format": "dcd"}, 20_000),
+    "restart": ({"restart_interval": 50, "report_interval": 500, "trajectory_interval": 500}, 1000),
+}
+
+
+@pytest.mark.parametrize("file", FULL)
+def test_a_limit_of_the_system_stops_a_run_in_order(tmp_path, limit_files, file):
+    fields, size = FULL[file]
+    asked = settings(steps=1000, **fields)
+    with pytest.raises(MDStopped, match=r"stopped at step \d+: .*make room and resume the run"):
+        simulate(springs(ethanol()), asked, tmp_path / "run", progress=lambda _: limit_files(size))
+    limit_files(NO_LIMIT)
+    result = simulate(springs(ethanol()), asked, tmp_path / "run", resume=True)
+    np.testing.assert_array_equal(read_log(result.log)["step"], np.arange(0, 1001, asked.report_interval))
+
+
+@pytest.mark.parametrize("file", ["settings.json", "topology.pdb", "restart.xml"])
+def test_a_disk_that_is_full_from_the_start_leaves_what_is_said(tmp_path, limit_files, file):
+    simulate(springs(ethanol()), settings(), tmp_path / "before")
+    limit_files((tmp_path / "before" / file).stat().st_size - 1)
+    with pytest.raises(CompactFFError, match=r"run the same command again|resume the run") as caught:
+        simulate(springs(ethanol()), settings(), tmp_path / "run")
+    limit_files(NO_LIMIT)
+    resume = "resume the run" in str(caught.value)
+    assert simulate(springs(ethanol()), settings(), tmp_path / "run", resume=resume).completed
+
+
+def test_a_run_that_makes_no_sense_is_told_where_nothing_can_be_kept(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    made = springs(ethanol())
+    made.system.addForce(openmm.PythonForce(lambda state: (float("nan") if limit else 0.0, np.zeros((9, 3)))))
+    limit = []
+
+    def break_everything(progress):
+        limit.append(progress.step)
+        monkeypatch.setattr(openmm_recorder.Recorder, "save", fail)
+        monkeypatch.setattr(openmm_recorder.Recorder, "save_failed", lambda _: 1 / 0)  # as a lost GPU would
+
+    with pytest.raises(MDStopped, match=r"potential energy is nan.* Everything written before is kept in"):
+        simulate(made, settings(steps=1000), tmp_path / "run", progress=break_everything)

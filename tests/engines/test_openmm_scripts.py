@@ -1,6 +1,8 @@
 """The scripts in openmm/ run as they are."""
 
+import os
 import runpy
+import signal
 import sys
 from pathlib import Path
 
@@ -8,8 +10,9 @@ import ase.io
 import MDAnalysis
 import pytest
 
-from compactff_md import students
+from compactff_md import load, students
 from compactff_md.artifact import describe, save_student
+from compactff_md.engines.openmm_simulation import Simulation
 from compactff_md.structure import Structure
 
 SCRIPTS = Path(__file__).parents[2] / "openmm"
@@ -39,6 +42,20 @@ def test_a_script_runs(tmp_path, monkeypatch, capsys, file, script, steps, topol
     assert "Speed (ns/day)" in capsys.readouterr().out
     top = str(topology or SCRIPTS / "aspirin.xyz")
     assert len(MDAnalysis.Universe(top, f"{script}.xtc").trajectory) == frames
+
+
+def test_a_demonstration_that_is_interrupted_early_goes_on(tmp_path, monkeypatch, file):
+    """Ctrl-C before the first step, when no restart file is there, and in the middle."""
+    demo = runpy.run_path(str(SCRIPTS / "demo.py"))
+    steps = {"steps": 4, "time_ps": None, "equilibration_ps": 0.0, "minimise": False, "force": "python"}
+    asked = demo["DYNAMICS"].model_copy(update=steps)
+    arguments = ase.io.read(SCRIPTS / "aspirin.xyz"), load(file), asked, tmp_path / "nve"
+    for name, code in (("begin", "interrupted before the first step"), ("advance", 130)):
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
+            patch.setattr(Simulation, name, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+            demo["simulate"](*arguments)
+        assert str(ended.value).startswith(str(code))
+    assert demo["simulate"](*arguments).steps == 4
 
 
 def test_the_structures_are_what_they_are_said_to_be():

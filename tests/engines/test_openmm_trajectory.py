@@ -62,6 +62,28 @@ def test_a_restart_before_the_first_frame_starts_the_file_anew(tmp_path, suffix)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("kept", [1, 2, 4])
+def test_runs_of_more_steps_than_32_bits_hold_go_on(tmp_path, suffix, kept):
+    structure, path, interval = box(), tmp_path / f"trajectory.{suffix}", 2**30
+
+    def write_long(frames, last_step=None):
+        trajectory = TRAJECTORIES[suffix](path, to_openmm(structure)[0], 0.0005, interval, last_step)
+        for number in frames:
+            trajectory.write(*frame(structure, 10 * number))
+        trajectory.close()
+
+    write_long(range(1, 6))
+    whole = path.read_bytes()
+    write_long((), kept * interval + 3)
+    assert path.stat().st_size < len(whole)
+    write_long(range(kept + 1, 6), kept * interval + 3)
+    assert path.read_bytes() == whole
+    universe = MDAnalysis.Universe.empty(len(structure), trajectory=False)
+    universe.load_new(str(path), refresh_offsets=True)
+    assert len(universe.trajectory) == 5
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_missing_frames_are_noticed(tmp_path, suffix):
     structure, path = ethanol(), tmp_path / f"trajectory.{suffix}"
     write(path, structure, (10, 20))
