@@ -7,14 +7,14 @@ import warnings
 from typing import IO
 
 
-def lock(file: IO[str]) -> bool:
-    """Lock an open file until it is closed; False where another process holds it.
+def lock(file: IO[str], wait: bool = False) -> bool:
+    """Lock an open file until it is closed; False where another process holds it, or ``wait`` for that.
 
     On file systems without locks (some network ones) it warns and goes on: nothing then keeps two processes
     apart.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):  # network file systems may say the second
         return False
     except OSError as error:

@@ -8,8 +8,9 @@ import numpy as np
 
 from compactff_md.engines.md_settings import MDSettings
 from compactff_md.engines.openmm_import import openmmtorch, unit, why_missing
-from compactff_md.engines.openmm_simulation import Simulation, Unsound
+from compactff_md.engines.openmm_simulation import MEMORY_ADVICE, Simulation, Unsound
 from compactff_md.engines.openmm_system import openmm_frame, prepare
+from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 from compactff_md.units import EV_PER_A_TO_KJ_PER_MOL_PER_NM, KJ_PER_MOL_TO_EV, NM_TO_A
 from compactff_md.validation.engine_ase import NM_PER_PS
@@ -37,7 +38,7 @@ class OpenMMEngine:
     Raises
     ------
     CompactFFError
-        When running, where OpenMM is missing, for slabs and wires.
+        When running, where OpenMM is missing, for slabs and wires, and where the memory does not suffice.
     """
 
     def __init__(
@@ -71,6 +72,8 @@ class OpenMMEngine:
                 if tick is not None:
                     tick(step)
         except Unsound as error:
+            if error.advice == MEMORY_ADVICE:  # which says nothing of the student
+                raise CompactFFError(f"{error}; {error.advice}") from error
             failure = f"at step {max(0, len(frames) - 1) * task.every}: {error}"
         return _run(simulation, task, frames, failure, self.name)
 

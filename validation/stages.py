@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import weakref
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 
 from compactff_md.errors import CompactFFError
 from compactff_md.files import atomic_write, plain, write_json
+from compactff_md.locks import lock
 from compactff_md.validation.outcome import Section, from_plain, to_plain
 from compactff_md.validation.run import Run, load_run, save_run
 
@@ -54,11 +54,9 @@ class Stages:
             self._lock = (self.path / ".lock").open("w")
         except OSError as error:
             raise CompactFFError(f"cannot use the folder {self.path}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not lock(self._lock):
             self._lock.close()
-            raise CompactFFError(f"another process is validating in {self.path}; wait for it") from error
+            raise CompactFFError(f"another process is validating in {self.path}; wait for it")
         weakref.finalize(self, self._lock.close)
         try:
             self._claim(plain(identity))
@@ -130,8 +128,8 @@ class Stages:
         if root is None or path.is_file():
             yield path, not path.is_file()
             return
-        with path.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with path.with_suffix(".lock").open("w") as file:
+            lock(file, wait=True)
             yield path, not path.is_file()
 
     def _file(self, kind: str, name: str, suffix: str, root: Path | None = None) -> Path:

@@ -1,5 +1,7 @@
 """The whole suite: one folder, resumed where it was killed, and refused to others."""
 
+import errno
+import fcntl
 import json
 import re
 import threading
@@ -304,6 +306,17 @@ class TestStages:
     def test_in_use(self, tmp_path):
         with Stages(tmp_path / "a", {}), pytest.raises(CompactFFError, match="another process is validating"):
             Stages(tmp_path / "a", {})
+
+    def test_a_file_system_without_locks(self, tmp_path, monkeypatch):
+        def no_locks(*_):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+        with (
+            pytest.warns(UserWarning, match="cannot be locked"),
+            Stages(tmp_path / "a", {}, tmp_path / "shared") as stages,
+        ):
+            assert stages.arrays("H2/teacher-x", lambda: {"x": np.ones(1)})["x"] == 1.0
 
     def test_what_is_the_teachers_is_made_once(self, tmp_path):
         made, begun = [], threading.Event()
