@@ -5,7 +5,7 @@ image. LAMMPS' own library interface tells, to who has the address of the runnin
 lies in every C++ object of LAMMPS, in front of references to the instance's first members: a pattern that
 nothing else has, so that it is looked for and not assumed. Memory is read through ``/proc/self/mem``,
 which refuses a wrong address where a pointer would crash. Where there is no such file, or no such pattern,
-there is no :class:`RunningLammps`, and students do without what it tells.
+there is no :class:`RunningLammps`: units have to be told, and ghosts to have rows of their own.
 """
 
 from __future__ import annotations
