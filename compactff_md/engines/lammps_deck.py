@@ -169,11 +169,7 @@ def _upright(atoms: ase.Atoms) -> np.ndarray:
     cell = atoms.cell.array.copy()
     others = cell[atoms.pbc]
     for axis in np.flatnonzero(~atoms.pbc):
-        for vector in (
-            cell[axis],
-            np.eye(3)[axis],
-            *np.eye(3),
-        ):  # the first that is in no plane with the others
+        for vector in (cell[axis], np.eye(3)[axis], *np.eye(3)):  # the first independent of the others
             vector = vector - others.T @ np.linalg.lstsq(others.T, vector)[0]
             if np.linalg.norm(vector) > 1e-3:
                 break
