@@ -61,7 +61,7 @@ class PlainData:
 
     def __init__(self, rank, elements, cutoff_A, ghost_neighbours=False, listed=None, null=()):
         owned = len(rank.owned)
-        listed = np.arange(owned) if listed is None else np.asarray(listed)
+        listed = np.arange(owned) if listed is None else np.asarray(listed, dtype=np.int64)
         centres = np.concatenate([listed, np.arange(owned, len(rank.tags))]) if ghost_neighbours else listed
         distance = np.linalg.norm(rank.positions[centres][:, None] - rank.positions[None], axis=-1)
         first, second = np.nonzero(distance < cutoff_A)

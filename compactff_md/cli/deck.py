@@ -66,7 +66,9 @@ def deck(
     repeat: Repeat = None,
     minimise: Minimise = False,
     seed: VelocitySeed = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a deck in --out.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a deck in --out, and its restart files.")
+    ] = False,
     set_: Set = None,
 ) -> None:
     """Write a folder that LAMMPS runs as it is: atoms, student, a deck, and one that goes on."""

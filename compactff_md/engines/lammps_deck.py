@@ -22,6 +22,7 @@ from compactff_md.students.base import StudentNetwork
 
 DECK, CONTINUATION, DATA, STUDENT = "in.lammps", "continue.lammps", "system.data", "student.mliap.pt"
 SETTINGS = "settings.json"
+RESTARTS = ("final.restart", "restart.a", "restart.b")
 # Around free atoms: LAMMPS wants no box much smaller than the cutoff.
 MARGIN_A = 5.0
 
@@ -63,25 +64,28 @@ def write_deck(
     folder
         Made if it is not there.
     overwrite
-        Replace a deck that is there.
+        Replace a deck that is there, and remove its restart files.
 
     Raises
     ------
     CompactFFError
-        If the structure has elements that the student does not know or a cell that LAMMPS cannot have,
-        the folder holds a deck already, or as in :func:`compactff_md.export.mliap.export_mliap`.
+        If the structure has elements that the student does not know or a cell that the ensemble cannot
+        have, the folder holds a deck already, or as in :func:`compactff_md.export.mliap.export_mliap`.
     """
-    _check_cell(atoms, settings)
     facts = deck_facts(atoms, network, settings)
+    _check_cell(atoms, settings)
     folder = Path(folder)
     if (folder / DECK).exists() and not overwrite:
         raise CompactFFError(f"{folder} holds a deck already; take another folder, or allow --overwrite")
     folder.mkdir(parents=True, exist_ok=True)
+    if overwrite:  # what is cut off here must not leave parts of two decks that run
+        for name in (DECK, CONTINUATION, *RESTARTS):
+            (folder / name).unlink(missing_ok=True)
     write_text(folder / DATA, data_text(atoms, facts["elements"], settings.units))
     export_mliap(network, metadata, folder / STUDENT, dtype=settings.dtype)
-    for name, goes_on in ((DECK, False), (CONTINUATION, True)):
-        write_text(folder / name, deck_text(settings, facts, goes_on))
     write_json(folder / SETTINGS, settings.model_dump())
+    for name, goes_on in ((CONTINUATION, True), (DECK, False)):
+        write_text(folder / name, deck_text(settings, facts, goes_on))
     return Deck(
         folder,
         folder / DECK,
@@ -143,33 +147,45 @@ def data_text(atoms: ase.Atoms, elements: list[str], units: str) -> str:
 
 
 def lammps_frame(atoms: ase.Atoms) -> ase.Atoms:
-    """A copy as LAMMPS has it: the cell turned below the diagonal, and a box around free atoms."""
-    atoms = _boxed(atoms)
+    """A copy as LAMMPS has it: the cell turned below the diagonal, and room in free directions."""
+    has_side = atoms.cell.lengths() * atoms.pbc.any() > 0.0
+    atoms = atoms.copy()
+    atoms.set_cell(_upright(atoms))
     _turn(atoms)
+    for axis in np.flatnonzero(~atoms.pbc):
+        _give_side(atoms, int(axis), atoms.cell[axis, axis] if has_side[axis] else 0.0)
     return atoms
 
 
 def lammps_rotation(atoms: ase.Atoms) -> np.ndarray:
     """What turns rows of vectors into the frame of :func:`lammps_frame`, shape (3, 3)."""
-    return np.array(Prism(_boxed(atoms).cell.array, atoms.pbc).rot_mat)
+    return np.array(Prism(_upright(atoms), atoms.pbc).rot_mat)
 
 
-def _boxed(atoms: ase.Atoms) -> ase.Atoms:
-    """A copy with a box around free atoms."""
-    atoms = atoms.copy()
+def _upright(atoms: ase.Atoms) -> np.ndarray:
+    """The cell with free vectors perpendicular to all others, shape (3, 3): none may be tilted."""
+    if not atoms.pbc.any():
+        return np.eye(3)
+    cell = atoms.cell.array.copy()
+    others = cell[atoms.pbc]
     for axis in np.flatnonzero(~atoms.pbc):
-        if not atoms.cell.cellpar()[axis] or not atoms.pbc.any():
-            _give_side(atoms, int(axis))
-    return atoms
+        for vector in (cell[axis], np.eye(3)[axis], *np.eye(3)):  # the first independent of the others
+            vector = vector - others.T @ np.linalg.lstsq(others.T, vector)[0]
+            if np.linalg.norm(vector) > 1e-3:
+                break
+        cell[axis] = vector
+        others = np.vstack([others, vector])
+    return cell
 
 
-def _give_side(atoms: ase.Atoms, axis: int) -> None:
-    """Give a free direction a side of the cell along its axis, and put the atoms inside."""
+def _give_side(atoms: ase.Atoms, axis: int, side_A: float) -> None:
+    """Let the side of a free direction be longer, and move the atoms, where they are not inside."""
     low, high = atoms.positions[:, axis].min(), atoms.positions[:, axis].max()
+    if low >= 0.0 and high < side_A:
+        return
     atoms.positions[:, axis] += MARGIN_A - low
     cell = atoms.cell.array.copy()
-    cell[axis] = 0.0
-    cell[axis, axis] = high - low + 2.0 * MARGIN_A
+    cell[axis, axis] = max(high - low + 2.0 * MARGIN_A, side_A)
     atoms.set_cell(cell)
 
 
@@ -208,11 +224,6 @@ def _check_cell(atoms: ase.Atoms, settings: DeckSettings) -> None:
         raise CompactFFError(f"npt needs a structure that is periodic in all directions; pbc is {atoms.pbc}")
     if settings.ensemble == "npt" and settings.cell_changes == "anisotropic" and _is_tilted(atoms):
         raise CompactFFError("cell_changes anisotropic is for upright cells; use isotropic or flexible")
-    if atoms.pbc.any() and not atoms.pbc.all() and _is_tilted(atoms):
-        raise CompactFFError(
-            "LAMMPS has no box that is tilted and open: make the cell upright, or periodic in all directions "
-            "with an empty layer"
-        )
 
 
 def _boundary(atoms: ase.Atoms) -> str:

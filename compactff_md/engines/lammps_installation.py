@@ -21,6 +21,11 @@ CACHE_VARIABLE = "COMPACTFF_CACHE"
 # Names of the executable on the search path, as distributions and LAMMPS' own builds call it.
 NAMES = ("lmp", "lmp_mpi", "lmp_serial", "lammps")
 NEEDED_PACKAGES = ("ML-IAP", "PYTHON")
+# Releases before it cannot load a student's file with today's PyTorch, their Kokkos does not exchange, and
+# older ones lose forces of pairs of ghosts.
+OLDEST = "22 Jul 2025"
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+GPU_APIS = ("CUDA", "HIP", "SYCL")
 BUILD_IT = "build one with lammps/build of compactff-md's source (make lammps)"
 TIMEOUT_S = 120.0
 
@@ -56,6 +61,16 @@ class Lammps:
     def lacks(self) -> tuple[str, ...]:
         """Packages without which it runs no student."""
         return tuple(name for name in NEEDED_PACKAGES if name not in self.packages)
+
+    @property
+    def is_too_old(self) -> bool:
+        """Whether it is of an earlier date than the first that runs students."""
+        return _date(self.version) < _date(OLDEST)
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether its Kokkos is for GPUs."""
+        return any(name in GPU_APIS for name in self.accelerators)
 
     @property
     def mpiexec(self) -> Path | None:
@@ -121,9 +136,12 @@ def find_lammps() -> Lammps:
         except CompactFFError as error:
             tried.append(str(error))
             continue
-        if not found.lacks:
+        if found.lacks:
+            tried.append(f"{path} was built without {' and '.join(found.lacks)}")
+        elif found.is_too_old:
+            tried.append(f"{path} is of {found.version}, and students need {OLDEST} or newer")
+        else:
             return found
-        tried.append(f"{path} was built without {' and '.join(found.lacks)}")
     looked = "; ".join(tried) or f"nothing at ${LAMMPS_VARIABLE}, in {cache_folder()} and on the search path"
     raise CompactFFError(f"no LAMMPS that runs students was found ({looked}): {BUILD_IT}")
 
@@ -172,6 +190,14 @@ def inspect(executable: Path) -> Lammps:
         "MPI STUBS" not in done.stdout,
         prefix,
     )
+
+
+def _date(version: str) -> tuple[int, int, int]:
+    """Year, month and day that a version begins with; one without them is taken for new."""
+    found = re.match(r"(\d+) (\w{3})\w* (\d{4})", version)
+    if found is None or found[2] not in MONTHS:
+        return (9999, 1, 1)
+    return (int(found[3]), MONTHS.index(found[2]) + 1, int(found[1]))
 
 
 def _executables(path: Path) -> Iterator[Path]:

@@ -76,14 +76,14 @@ def command_of(
     Raises
     ------
     CompactFFError
-        If this LAMMPS has no MPI or no Kokkos and they are asked for.
+        If this LAMMPS has no MPI or no Kokkos for GPUs and they are asked for.
     """
     if ranks > 1 and not lammps.has_mpi:
         raise CompactFFError(f"{lammps.executable} was built without MPI and runs one rank: {BUILD_IT}")
-    if kokkos and not lammps.accelerators:
+    if kokkos and not lammps.has_gpu:
         raise CompactFFError(
-            f"{lammps.executable} was built without Kokkos: build LAMMPS with lammps/build where nvcc is, "
-            "from a source that has Kokkos, or leave --kokkos out"
+            f"{lammps.executable} was built without Kokkos for GPUs: build LAMMPS with lammps/build where "
+            "nvcc is, from a source that has Kokkos, or leave --kokkos out"
         )
     launcher = lammps.mpiexec
     words = lammps_words(

@@ -27,8 +27,9 @@ def deck_text(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> s
         _head(settings, goes_on),
         system_text(settings, facts, goes_on),
         student_text(settings, facts),
-        _output(settings, facts, goes_on),
+        _log(settings),
         *([] if goes_on else [_start(settings, facts)]),
+        _trajectory(settings, facts, goes_on),
         _integration(settings, facts, goes_on),
         _run(),
     ]
@@ -50,7 +51,11 @@ def _head(settings: DeckSettings, goes_on: bool) -> str:
     if goes_on:
         lines += [
             "variable        from index final.restart   # after a crash: restart.a or .b, the newer",
-            "variable        part index 2               # of this part's log and trajectory",
+            "variable        part loop 2 9999           # of this part's log and trajectory: the first free",
+            "label           next_part",
+            "variable        is_taken equal is_file(trajectory.${part}.lammpstrj)",
+            'if              "${is_taken} == 1" then "print \'trajectory.${part}.lammpstrj is there\'" &',
+            '                "next part" "jump SELF next_part"',
             "log             log.${part}.lammps",
         ]
     return "\n".join(lines)
@@ -99,19 +104,27 @@ def student_text(settings: DeckSettings, facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _output(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> str:
-    name = "trajectory.${part}.lammpstrj" if goes_on else "trajectory.lammpstrj"
+def _log(settings: DeckSettings) -> str:
     columns = "step temp pe ke etotal press vol" + (
         " lx ly lz xy xz yz" if settings.ensemble == "npt" else " pxx pyy pzz"
     )
     return "\n".join(
         [
-            "# ---- output: a row of the log is on the disk when it is printed",
+            "# ---- the log: a row is on the disk when it is printed",
             f"timestep        {settings.time(settings.timestep_fs):g}",
             f"thermo          {settings.thermo_interval}",
             f"thermo_style    custom {columns}",
             "thermo_modify   flush yes norm no",
-            "# Unwrapped coordinates, for MDAnalysis:",
+        ]
+    )
+
+
+def _trajectory(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> str:
+    """What the dynamics alone write: a minimisation before them has steps of its own."""
+    name = "trajectory.${part}.lammpstrj" if goes_on else "trajectory.lammpstrj"
+    return "\n".join(
+        [
+            "# ---- output. Unwrapped coordinates, for MDAnalysis:",
             f"#     Universe('{facts['data']}', '{name}', atom_style='id type x y z', format='LAMMPSDUMP')",
             f"dump            trajectory all custom {settings.trajectory_interval} {name} &",
             "                id type element xu yu zu",
@@ -144,8 +157,8 @@ def _integration(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -
     if settings.ensemble == "nve":
         lines.append("fix             motion all nve")
     elif settings.ensemble == "nvt" and settings.thermostat == "langevin":
-        # A fresh seed: the same random numbers again would not be random.
-        seed = settings.seed + 1 if goes_on else settings.seed
+        # A fresh seed for each part: the same random numbers again would not be random.
+        seed = f"$({settings.seed}+v_part-1)" if goes_on else settings.seed
         lines += [
             "fix             motion all nve",
             f"fix             bath all langevin {temperature} {temperature} {damping} {seed} zero yes",

@@ -20,7 +20,7 @@ from compactff_md.mliap.messages import Messages, find_messages
 from compactff_md.mliap.pairs import pair_table
 from compactff_md.mliap.running import RunningLammps, find_running
 from compactff_md.mliap.step import Step, has_ghost_neighbours, is_kokkos, read_step, write_step
-from compactff_md.mliap.stopping import StoppedError, end_all_ranks, first_rank, say, stopped
+from compactff_md.mliap.stopping import StoppedError, end_all_ranks, is_alone, stopped
 from compactff_md.students import in_dtype
 from compactff_md.units import EV_TO_KCAL_PER_MOL
 
@@ -75,6 +75,7 @@ class MLIAPStudent:
         self.running: RunningLammps | None = None
         self.messages: Messages | None = None
         self.energy_unit = 1.0
+        self.has_gpu = False  # whether LAMMPS says that its Kokkos works on a GPU
         try:
             self._check_origin()
             network, self.metadata = student_from_bytes(self.content, "the student in this file")
@@ -101,26 +102,20 @@ class MLIAPStudent:
     def interface(self, value: Any) -> None:
         self._interface = value
         self.running = find_running(value, self)
-        units = self.running.units if self.running else self._assumed_units()
+        units = self.running.units if self.running else _told_units()
         if units not in ENERGY_UNITS:
             raise stopped(
                 f"the deck has units {units}; students work in angstrom: write units metal (eV) or "
                 "units real (kcal/mol) in its first line"
             )
         self.energy_unit = ENERGY_UNITS[units]
+        self.has_gpu = self.running is not None and self.running.has_gpu
         keep_memory()
         if self.running is not None and self.running.size > 1:
             running = self.running
             self.messages = find_messages(running.fortran_communicator, running.rank, running.size)
             if "OMP_NUM_THREADS" not in os.environ:  # PyTorch's own choice is all cores for every rank
                 torch.set_num_threads(1)
-
-    def _assumed_units(self) -> str:
-        """Units where LAMMPS cannot be asked: on other systems than Linux."""
-        units = os.environ.get(UNITS_VARIABLE)
-        if units is None and first_rank():
-            say(f"this LAMMPS cannot be asked for its units: metal is assumed, or set {UNITS_VARIABLE}=real")
-        return units or "metal"
 
     def compute_descriptors(self, data: Any) -> None:
         """Nothing; LAMMPS calls it."""
@@ -138,13 +133,14 @@ class MLIAPStudent:
         except StoppedError:
             raise
         except Exception as error:
-            alone = self.running is None or self.running.size == 1
-            if not alone:
+            if not (self.running.size == 1 if self.running else is_alone()):
                 end_all_ranks(error, self.messages)
             raise (stopped(str(error)) if isinstance(error, CompactFFError) else error) from None
 
     def _compute(self, data: Any) -> None:
         network = self.network
+        if self.running is not None and self.running.lists_are_new:
+            self._check_bonds(self.running)
         step = read_step(data, self.element_types, self.num_known, self.shells)
         if network.dtype_like().device != step.species.device:
             self.network = network = network.to(step.species.device)
@@ -177,32 +173,41 @@ class MLIAPStudent:
         """How neighbours' features come here, if the student needs them."""
         if self.network.num_interactions == 1:
             return NoHalo(step.num_rows)
-        if is_kokkos(data):
+        # On the CPU, Kokkos' exchange writes beyond a buffer of LAMMPS (its issue 4814).
+        if is_kokkos(data) and self.has_gpu:
+            if not hasattr(data, "forward_exchange"):
+                raise stopped("exchanges on a GPU need a LAMMPS of 22 Jul 2025 or newer")
             return KokkosHalo(data, step.columns, step.num_rows)
-        if self.running is None:
-            return self._halo_without_lammps(data, step)
+        if self.running is None or (self.running.size > 1 and self.messages is None):
+            return self._halo_without_messages(data, step)
         if self.running.lists_are_new or self._owners is None:
             self._plan(data, step, self.running)
         return NoHalo(step.num_rows) if self._listed_ghosts else self._owners  # type: ignore[return-value]
 
     def _plan(self, data: Any, step: Step, running: RunningLammps) -> None:
         """Find out who owns the ghosts, or that they have rows themselves; on all ranks at once."""
-        listed = has_ghost_neighbours(data)
-        if self.messages is not None:
-            listed = bool(self.messages.gather(int(listed)).any())
-        self._listed_ghosts = listed
-        if listed:
+        self._listed_ghosts = self._on_any_rank(has_ghost_neighbours(data))
+        if self._listed_ghosts:
             self._check_reach(running)
             return
-        ids = running.ids(step.num_atoms) if step.num_atoms else torch.zeros(0, dtype=torch.int64).numpy()
-        if ids is None or (running.size > 1 and self.messages is None):
-            raise stopped(self._needs_ghosts("atoms have no ids" if ids is None else "this MPI is not known"))
+        ids = running.ids(step.num_atoms)
+        if self._on_any_rank(ids is None) or ids is None:  # one without atoms does not see it
+            raise stopped(self._needs_ghosts("atoms have no ids"))
         order = step.order
         self._owners = OwnerHalo(ids if order is None else ids[order.numpy()], step.num_owned, self.messages)
 
-    def _halo_without_lammps(self, data: Any, step: Step) -> torch.nn.Module:
-        if not has_ghost_neighbours(data) and step.num_atoms > step.num_owned:
-            raise stopped(self._needs_ghosts("LAMMPS cannot be asked whose ghosts are whose here"))
+    def _on_any_rank(self, fact: bool) -> bool:
+        return fact if self.messages is None else bool(self.messages.gather(int(fact)).any())
+
+    def _halo_without_messages(self, data: Any, step: Step) -> torch.nn.Module:
+        """Ghosts have rows themselves, or none is a neighbour; other ranks may see it otherwise."""
+        if has_ghost_neighbours(data):
+            if self.running is not None and self.running.lists_are_new:
+                self._check_reach(self.running)
+        elif bool((step.neighbours >= step.num_rows).any()):
+            raise CompactFFError(
+                self._needs_ghosts("LAMMPS or its MPI cannot be asked whose ghosts are whose")
+            )
         return NoHalo(step.num_rows)
 
     def _needs_ghosts(self, reason: str) -> str:
@@ -211,12 +216,23 @@ class MLIAPStudent:
             f"pair_style mliap unified FILE 1, and comm_modify cutoff {self._reach_A(2.0):g} or more"
         )
 
+    def _check_bonds(self, running: RunningLammps) -> None:
+        """Neighbours by bonds are in LAMMPS' lists; all ranks see the same."""
+        if running.leaves_bonded_out:
+            raise stopped(
+                "atoms that bonds connect are missing among LAMMPS' neighbours: write "
+                "special_bonds lj/coul 1 1 1. Where another pair style wants weights of 0, 1e-50 does as "
+                "well and keeps them"
+            )
+
     def _check_reach(self, running: RunningLammps) -> None:
+        # Without messages, a rank with no such list goes on: it has to be ended.
+        refused = stopped if self.messages is not None else CompactFFError
         cutoff_A, needed_A = running.communication_cutoff_A, self._reach_A(running.skin_A)
         if not running.has_one_reach:
-            raise stopped("comm_modify mode multi hides neighbours of ghosts; write comm_modify mode single")
+            raise refused("comm_modify mode multi hides neighbours of ghosts; write comm_modify mode single")
         if cutoff_A is not None and cutoff_A < needed_A - 1e-6:
-            raise stopped(
+            raise refused(
                 f"the communication cutoff is {cutoff_A:g} A, too short for this student: with "
                 f"pair_style mliap unified FILE 1 its {self.network.num_interactions} interactions of "
                 f"{self.network.cutoff_A:g} A and the skin of {running.skin_A:g} A need "
@@ -241,6 +257,17 @@ class MLIAPStudent:
                 f"this file was exported by Python {self.python}, and LAMMPS runs Python {_python()}: export "
                 "it with the Python of LAMMPS, or build LAMMPS with the other (lammps/build)"
             )
+
+
+def _told_units() -> str:
+    """Units where LAMMPS cannot be asked: on other systems than Linux, and linked statically."""
+    units = os.environ.get(UNITS_VARIABLE)
+    if units is None:
+        raise stopped(
+            f"this LAMMPS cannot be asked for its units: set {UNITS_VARIABLE}=metal or real, whichever the "
+            "deck has, or build LAMMPS with BUILD_SHARED_LIBS=on, on Linux"
+        )
+    return units
 
 
 def _python() -> str:

@@ -35,7 +35,7 @@ class NoHalo(nn.Module):
 
 
 class KokkosHalo(nn.Module):
-    """Exchange through LAMMPS' Kokkos build, which does it on the device.
+    """Exchange through LAMMPS' Kokkos build for GPUs, which does it on the device.
 
     Parameters
     ----------

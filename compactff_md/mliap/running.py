@@ -5,7 +5,7 @@ image. LAMMPS' own library interface tells, to who has the address of the runnin
 lies in every C++ object of LAMMPS, in front of references to the instance's first members: a pattern that
 nothing else has, so that it is looked for and not assumed. Memory is read through ``/proc/self/mem``,
 which refuses a wrong address where a pointer would crash. Where there is no such file, or no such pattern,
-there is no :class:`RunningLammps`, and students do without what it tells.
+there is no :class:`RunningLammps`: units have to be told, and ghosts to have rows of their own.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+GPU_APIS = (b"cuda", b"hip", b"sycl")
 WORD = struct.calcsize("P")
 MEMORY = Path("/proc/self/mem")
 # LAMMPS' base class Pointers holds the instance and references to its members, in the order of these.
@@ -48,6 +49,7 @@ class RunningLammps:
         library.lammps_extract_atom.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
         library.lammps_extract_atom.restype = ctypes.c_void_p
         library.lammps_get_mpi_comm.argtypes = [ctypes.c_void_p]
+        library.lammps_config_accelerator.argtypes = [ctypes.c_char_p] * 3
 
     def setting(self, name: str) -> int:
         """A number such as ``world_rank``; -1 where this LAMMPS does not know it."""
@@ -77,13 +79,25 @@ class RunningLammps:
     @property
     def step(self) -> int:
         """Number of the step."""
-        kind = ctypes.c_int64 if self.setting("bigint") == 8 else ctypes.c_int32
-        return int(kind.from_address(self._global("ntimestep")).value)
+        return self._count("ntimestep")
 
     @property
     def lists_are_new(self) -> bool:
         """Whether neighbours and ghosts may differ from those of the last call; the same on every rank."""
         return self.setting("neigh_ago") <= 0
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether Kokkos, if it is in this LAMMPS, was built for GPUs; it then runs nowhere else."""
+        ask = self.library.lammps_config_accelerator
+        return any(ask(b"KOKKOS", b"api", name) for name in GPU_APIS)
+
+    @property
+    def leaves_bonded_out(self) -> bool:
+        """Whether neighbours by up to three bonds are not listed: ``special_bonds`` has weights of 0."""
+        names = ("special_lj", "special_coul")
+        lj, coulomb = ((ctypes.c_double * 4).from_address(self._global(name)) for name in names)
+        return self._count("nbonds") > 0 and any(lj[k] == coulomb[k] == 0.0 for k in (1, 2, 3))
 
     @property
     def skin_A(self) -> float:
@@ -108,11 +122,18 @@ class RunningLammps:
 
     def ids(self, count: int) -> np.ndarray | None:
         """IDs of the first ``count`` atoms, ghosts too, shape (count,); None with ``atom_modify id no``."""
+        if not count:
+            return np.zeros(0, dtype=np.int64)
         address = self.library.lammps_extract_atom(self.handle, b"id")
         if not address:
             return None
         kind = ctypes.c_int64 if self.setting("tagint") == 8 else ctypes.c_int32
-        return np.ctypeslib.as_array((kind * count).from_address(address)).astype(np.int64)
+        ids = np.ctypeslib.as_array((kind * count).from_address(address)).astype(np.int64)
+        return ids if ids.min() > 0 else None  # atoms without ids have zeros
+
+    def _count(self, name: str) -> int:
+        kind = ctypes.c_int64 if self.setting("bigint") == 8 else ctypes.c_int32
+        return int(kind.from_address(self._global(name)).value)
 
     def _global(self, name: str) -> int:
         return self.library.lammps_extract_global(self.handle, name.encode()) or 0

@@ -93,13 +93,14 @@ def read_step(data: Any, elements: list[str], num_known: int, shells: int) -> St
         If there are atoms of an element that the student does not know.
     """
     owned, atoms, pairs = int(data.nlistatoms), int(data.ntotal), int(data.npairs)
-    listed = tensor(data.iatoms)[:owned] if owned else torch.zeros(0, dtype=torch.int64)
-    kinds = tensor(data.elems) if atoms else listed.new_zeros(0)
+    kinds = on_device(data.elems) if atoms else torch.zeros(0, dtype=torch.int32)
+    listed = on_device(data.iatoms)[:owned] if owned else kinds.new_zeros(0)
     # int32 as LAMMPS has them: there are many.
     first = on_device(data.pair_i) if pairs else kinds.new_zeros(0)
     second = on_device(data.jatoms) if pairs else kinds.new_zeros(0)
     vectors = on_device(data.rij) if pairs else kinds.new_zeros((0, 3), dtype=torch.float64)
-    synchronise(kinds)
+    synchronise(kinds)  # before anything reads them
+    kinds, listed = kinds.long(), listed.long()
     has_null = _check_elements(kinds, elements, num_known)
     chosen = kinds.new_zeros(atoms, dtype=torch.bool)
     chosen[listed] = True
@@ -147,11 +148,6 @@ def on_device(array: Any) -> Tensor:
     if isinstance(array, np.ndarray):
         return torch.from_numpy(array)
     return torch.as_tensor(array, device=f"cuda:{array.device.id}")
-
-
-def tensor(array: Any) -> Tensor:
-    """A copy of whole numbers, int64, on the array's device."""
-    return on_device(array).to(torch.int64)
 
 
 def _check_elements(kinds: Tensor, elements: list[str], num_known: int) -> bool:

@@ -14,6 +14,8 @@ from compactff_md.mliap.messages import Messages
 
 # Where process managers tell a rank its number, before LAMMPS can be asked.
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID", "MV2_COMM_WORLD_RANK")
+# And how many ranks there are; not what a whole batch job may have.
+SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "MV2_COMM_WORLD_SIZE")
 
 # Process managers pass on what ranks print when they come to it, and at an abort not always what was left.
 PASSED_ON_S = 1.0
@@ -68,3 +70,9 @@ def say(message: str) -> None:
 def first_rank() -> bool:
     """Whether this process is the first of its kind, or alone."""
     return all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES)
+
+
+def is_alone() -> bool:
+    """Whether no process manager tells of other ranks, where LAMMPS cannot be asked; PMIx tells no size."""
+    sizes = [os.environ[name] for name in SIZE_VARIABLES if name in os.environ]
+    return all(size == "1" for size in sizes) and (bool(sizes) or "PMIX_RANK" not in os.environ)

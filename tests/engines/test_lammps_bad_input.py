@@ -1,5 +1,7 @@
 """What a user of LAMMPS gets wrong: one message that says what to change, an exit code, readable output."""
 
+import re
+
 import ase
 import numpy as np
 import pytest
@@ -75,6 +77,21 @@ def test_another_python(folder):
     made.python = "3.7"
     torch.save(made, folder / "s.pt")
     refused(text(folder), folder, "exported by Python 3.7", "lammps/build")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_atoms_without_ids(folder, ranks):
+    """Ghosts have no owners then; the second rank has no atoms that would tell."""
+    atoms = molecule("H2O")
+    atoms.positions += [3.0, 4.0, 4.0]
+    atoms.set_cell([40.0, 4.0, 8.0])
+    atoms.pbc = True
+    wrong = text(folder, atoms).replace("atom_modify map yes", "atom_modify id no")
+    data = folder / "a.data"
+    data.write_text(re.sub(r"(?m)^ +[123]( +[12] +\S+ +\S+ +\S+)$", r"0 \1", data.read_text()))
+    ran = refused(wrong, folder, "atoms have no ids", "mliap unified FILE 1", ranks=ranks)
+    assert ran.err.count("compactff: ") == 1
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import re
 import ase
 import numpy as np
 import pytest
-from ase.build import molecule
+from ase.build import graphene, molecule
 
 from builders import SMALL, TRICLINIC, random_structure
 from compactff_md.structure import Structure
@@ -60,6 +60,10 @@ SYSTEMS = {
         random_structure(6, ELEMENTS, 20, cell_A=np.diag([7.0, 8.0, 9.0]), pbc=(True, True, False))
     ),
 }
+SYSTEMS["outside"] = SYSTEMS["slab"].copy()
+SYSTEMS["outside"].positions[:, 2] -= 4.0  # a free direction has no side that atoms could leave
+SYSTEMS["graphene"] = graphene("C2", a=2.46, size=(3, 2, 1))  # tilted, with an open axis that has no side
+SYSTEMS["graphene"].rattle(0.1, seed=1)
 
 
 def bounded_network():

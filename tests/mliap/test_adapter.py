@@ -13,7 +13,9 @@ from compactff_md import students
 from compactff_md.artifact import describe, student_bytes
 from compactff_md.errors import CompactFFError
 from compactff_md.gradients import predict
+from compactff_md.mliap import adapter as module
 from compactff_md.mliap.adapter import MLIAPStudent
+from compactff_md.mliap.stopping import SIZE_VARIABLES, StoppedError
 from compactff_md.neighbours import neighbour_table
 from compactff_md.structure import Structure
 from mliap_builders import KokkosData, PlainData, Rank, ranks_of, run_ranks, totals
@@ -47,16 +49,53 @@ def expected(made, structure):
     return [x.numpy() for x in predict(network, torch.from_numpy(structure.positions_A), table, species)]
 
 
-def kokkos(architecture, structure, grid, **options):
+def kokkos(architecture, structure, grid, interactions=1, **options):
     first = adapter(architecture)
-    ranks = ranks_of(structure, grid, first.network.cutoff_A)
+    ranks = ranks_of(structure, grid, first.network.cutoff_A, interactions=interactions)
     world, barrier = [], threading.Barrier(len(ranks))
     datas = [
         KokkosData(rank, first.element_types, first.network.cutoff_A, world, barrier, **options)
         for rank in ranks
     ]
     adapters = [first, *(adapter(architecture) for _ in ranks[1:])]
+    for made in adapters:
+        made.has_gpu = True
     return adapters, datas
+
+
+class Running:
+    """A LAMMPS of two ranks, of which this is one, whose MPI is not known."""
+
+    size, lists_are_new, leaves_bonded_out = 2, True, False
+    has_one_reach, communication_cutoff_A, skin_A, step = True, None, 1.0, 7
+
+
+class EndedError(Exception):
+    """Where a process would end."""
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    """Errors that end all ranks, which LAMMPS would not do by itself."""
+    errors = []
+
+    def end(error, messages):
+        errors.append(error)
+        raise EndedError
+
+    monkeypatch.setattr(module, "end_all_ranks", end)
+    return errors
+
+
+def water():
+    """Free atoms, which have no ghosts."""
+    return Structure([[0.0, 0.0, 0.0], [0.9, 0.2, 0.0], [-0.3, 0.9, 0.1]], [8, 1, 1])
+
+
+def free_rank(made, **options):
+    data = PlainData(Rank(water(), [0, 1, 2], 0.0, 1.0, 5.0), made.element_types, 5.0, **options)
+    data.rank = Rank(water(), [0, 1, 2], 0.0, 1.0, 5.0)
+    return data
 
 
 def assert_like(got, want, tolerance=1e-9):
@@ -198,12 +237,87 @@ def test_a_file_that_was_changed_or_is_of_another_python_is_refused(change, word
 
 
 def test_units_are_asked_of_lammps_or_told(monkeypatch, capfd):
+    monkeypatch.delenv("COMPACTFF_LAMMPS_UNITS", raising=False)
     made = adapter()
-    made.interface = object()
-    assert made.energy_unit == 1.0 and "metal is assumed" in capfd.readouterr().err
-    monkeypatch.setenv("COMPACTFF_LAMMPS_UNITS", "real")
-    made.interface = object()
-    assert made.energy_unit == pytest.approx(23.06, abs=0.01) and not capfd.readouterr().err
+    with pytest.raises(StoppedError, match=r"set COMPACTFF_LAMMPS_UNITS=metal or real.*BUILD_SHARED_LIBS=on"):
+        made.interface = object()
+    for units, unit in (("metal", 1.0), ("real", 23.06)):
+        monkeypatch.setenv("COMPACTFF_LAMMPS_UNITS", units)
+        made.interface = object()
+        assert made.energy_unit == pytest.approx(unit, abs=0.01) and not capfd.readouterr().err
     monkeypatch.setenv("COMPACTFF_LAMMPS_UNITS", "lj")
     with pytest.raises(CompactFFError, match=r"units lj.*units metal \(eV\)"):
         made.interface = object()
+
+
+@pytest.mark.parametrize("architecture", ["moments", "painn"])
+def test_kokkos_on_the_cpu_exchanges_nothing(architecture):
+    """Its exchange would write beyond a buffer of LAMMPS; ghosts have rows as in the plain build."""
+    adapters, datas = kokkos(architecture, LIQUID, (1, 1, 1), ghost_neighbours=True, interactions=2)
+    adapters[0].has_gpu = False
+    run_ranks(adapters, datas)
+    assert not datas[0].exchanges
+    assert_like(totals(datas, len(LIQUID)), expected(adapters[0], LIQUID))
+    adapters, datas = kokkos(architecture, LIQUID, (1, 1, 1))
+    adapters[0].has_gpu = False
+    with pytest.raises(StoppedError, match="mliap unified FILE 1"):
+        run_ranks(adapters, datas)
+    assert not datas[0].exchanges
+
+
+def test_a_kokkos_that_cannot_exchange_names_the_release_that_can():
+    adapters, datas = kokkos("moments", LIQUID, (1, 1, 1))
+
+    class Old(PlainData):
+        pass
+
+    Old.__module__ = "mliap_unified_couple_kokkos"
+    datas[0].__class__ = Old
+    with pytest.raises(StoppedError, match="22 Jul 2025 or newer"):
+        adapters[0].compute_forces(datas[0])
+
+
+def test_ranks_that_cannot_speak_go_on_with_rows_of_ghosts_or_without_ghosts(ended):
+    """A rank without ghosts sees no list of theirs, and needs none."""
+    made = adapter()
+    made.running = Running()
+    data = free_rank(made, ghost_neighbours=True)
+    assert data.natomneigh == data.nlistatoms
+    made.compute_forces(data)
+    assert_like(totals([data], 3), expected(made, water()))
+    assert not ended
+
+
+@pytest.mark.parametrize(("reach_A", "flag", "words"), [(6.0, True, "too short"), (None, False, "FILE 1")])
+def test_a_rank_that_alone_sees_what_is_wrong_ends_all(ended, monkeypatch, reach_A, flag, words):
+    made = adapter()
+    made.running = Running()
+    monkeypatch.setattr(Running, "communication_cutoff_A", reach_A)
+    data = PlainData(ranks_of(LIQUID, (2, 1, 1), 5.0)[0], made.element_types, 5.0, ghost_neighbours=flag)
+    with pytest.raises(EndedError):
+        made.compute_forces(data)
+    assert words in str(ended[0])
+
+
+@pytest.mark.parametrize(
+    ("variables", "ends"),
+    [
+        ({}, False),
+        ({"PMI_SIZE": "1", "PMIX_RANK": "0"}, False),
+        ({"PMI_SIZE": "2"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "PMIX_RANK": "0"}, True),
+        ({"PMIX_RANK": "0"}, True),
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8"}, False),
+    ],
+)
+def test_an_error_ends_other_ranks_that_a_process_manager_tells_of(monkeypatch, ended, variables, ends):
+    for name in (*SIZE_VARIABLES, "PMIX_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    made = adapter()
+    data = free_rank(made)
+    data._arrays["rij"][0] = np.nan
+    with pytest.raises(EndedError if ends else StoppedError):
+        made.compute_forces(data)
+    assert len(ended) == ends

@@ -1,0 +1,147 @@
+"""What compactff deck writes: boxes of slabs, parts of a run, and what is there before."""
+
+import ase
+import numpy as np
+import pytest
+from ase.build import fcc111, graphene, molecule
+
+from compactff_md.artifact import describe
+from compactff_md.engines import lammps_deck as module
+from compactff_md.engines.lammps_deck import lammps_frame, lammps_rotation, write_deck
+from compactff_md.engines.lammps_settings import DeckSettings
+from compactff_md.errors import CompactFFError
+from lammps_builders import network, run_input
+
+ELEMENTS = ["H", "O"]
+RESTARTS = ("final.restart", "restart.a", "restart.b")
+
+
+def deck(folder, atoms=None, overwrite=False, **settings):
+    atoms = molecule("H2O2") if atoms is None else atoms
+    made = network(sorted(set(atoms.get_chemical_symbols())))
+    chosen = DeckSettings(**{"steps": 10, **settings})
+    return write_deck(atoms, made, describe(made), chosen, folder, overwrite=overwrite)
+
+
+def slab(low, high, side):
+    positions = [[1.0, 1.0, low], [2.0, 2.5, high]]
+    return ase.Atoms("OH", positions, cell=[4.0, 5.0, side], pbc=(True, True, False))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "side", "expected"),
+    [
+        (0.0, 8.9, 9.0, 9.0),
+        (-1.0, 2.0, 30.0, 30.0),
+        (1.0, 9.0, 9.0, 18.0),
+        (-3.0, 40.0, 9.0, 53.0),
+        (1.0, 2.0, 0.0, 11.0),
+    ],
+)
+def test_the_side_of_an_open_axis_holds_the_atoms(low, high, side, expected):
+    atoms = slab(low, high, side)
+    framed = lammps_frame(atoms)
+    assert framed.cell.cellpar()[:3] == pytest.approx([4.0, 5.0, expected])
+    assert (framed.positions[:, 2] >= 0.0).all() and (framed.positions[:, 2] < expected).all()
+    moved = framed.positions - atoms.positions
+    np.testing.assert_allclose(moved - moved[0], 0.0, atol=1e-12)
+    if expected == side == 9.0:
+        assert not moved.any()
+    assert "xy xz yz" not in module.data_text(atoms, ELEMENTS, "metal")
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize(
+    "atoms", [fcc111("Cu", (2, 2, 3), vacuum=8.0), graphene()], ids=["fcc111", "graphene"]
+)
+def test_a_tilted_slab_has_a_box_along_every_open_axis(atoms, axis, tmp_path):
+    turn = np.roll(np.arange(3), axis - 2)
+    atoms = ase.Atoms(
+        atoms.numbers, atoms.positions[:, turn], cell=atoms.cell.array[turn][:, turn], pbc=atoms.pbc[turn]
+    )
+    assert not atoms.pbc[axis]
+    framed = lammps_frame(atoms)
+    lower = np.tril(framed.cell.array, -1)
+    assert np.count_nonzero(abs(lower) > 1e-9) == 1 and not lower[axis].any() and not lower[:, axis].any()
+    want, got = atoms.get_all_distances(mic=True), framed.get_all_distances(mic=True)
+    np.testing.assert_allclose(got, want, atol=1e-9)
+    turned = (atoms.positions - atoms.positions[0]) @ lammps_rotation(atoms)
+    np.testing.assert_allclose(framed.positions - framed.positions[0], turned, atol=1e-9)
+    assert "xy xz yz" in deck(tmp_path / "deck", atoms).data.read_text()
+
+
+def test_free_vectors_in_any_direction_leave_the_slab_as_it_is(tmp_path):
+    """Tilted ones, one in the plane of the slab, and a slab that stands upright."""
+    atoms = fcc111("Cu", (2, 2, 2), vacuum=4.0)
+    want, plain = atoms.get_all_distances(mic=True), lammps_frame(atoms)
+    np.testing.assert_allclose(plain.cell, atoms.cell, atol=1e-12)
+    for free in ([3.0, 1.0, 12.0], [0.0, 0.0, -12.0], [5.0, 0.0, 0.0], [0.0, 0.0, 0.0]):
+        changed = atoms.copy()
+        changed.cell[2] = free
+        changed.rotate(50, (1, 2, 3), rotate_cell=True)
+        framed = lammps_frame(changed)
+        assert np.abs(framed.cell.array[2, :2]).max() < 1e-9
+        np.testing.assert_allclose(framed.get_all_distances(mic=True), want, atol=1e-9)
+        deck(tmp_path / "deck", changed, overwrite=True)
+    wire = ase.Atoms("HO", [[1.0, 0.2, 0.1], [2.0, 0.0, 0.0]], cell=[0.0, 0.0, 3.0], pbc=(False, False, True))
+    assert lammps_frame(wire).cell.cellpar() == pytest.approx([11.0, 10.2, 3.0, 90, 90, 90])
+
+
+def test_no_atoms(tmp_path):
+    made = network(ELEMENTS)
+    with pytest.raises(CompactFFError, match="the structure has no atoms"):
+        write_deck(ase.Atoms(), made, describe(made), DeckSettings(steps=1), tmp_path)
+
+
+def test_overwriting_removes_restart_files_and_leaves_no_mixture(tmp_path, monkeypatch):
+    written = deck(tmp_path)
+    for name in (*RESTARTS, "trajectory.lammpstrj"):
+        (tmp_path / name).write_text("of the old deck")
+    with pytest.raises(CompactFFError, match="holds a deck already"):
+        deck(tmp_path)
+    assert all((tmp_path / name).is_file() for name in RESTARTS)
+    deck(tmp_path, overwrite=True)
+    assert not any((tmp_path / name).exists() for name in RESTARTS) and written.deck.is_file()
+    assert (tmp_path / "trajectory.lammpstrj").is_file()
+
+    def full(*_, **__):
+        raise CompactFFError("no space left")
+
+    monkeypatch.setattr(module, "export_mliap", full)
+    with pytest.raises(CompactFFError, match="no space"):
+        deck(tmp_path, overwrite=True, temperature_K=900.0)
+    assert not written.deck.exists() and not written.continuation.exists()
+
+
+def test_the_trajectory_and_the_restart_files_begin_after_the_minimisation(tmp_path):
+    lines = deck(tmp_path, minimise=True).deck.read_text().splitlines()
+    first = [line.split()[0] for line in lines if line and line[0] not in "# "]
+    for name in ("dump", "dump_modify", "restart"):
+        assert first.index("reset_timestep") < first.index(name) < first.index("run")
+    assert first.index("thermo_style") < first.index("minimize")
+
+
+@pytest.mark.parametrize(
+    ("there", "ranks", "words", "part"),
+    [
+        ((), 1, (), 2),
+        ((2, 3), 2, (), 4),
+        ((2, 4), 1, (), 3),
+        ((2,), 1, ("-var", "part", "7"), 7),
+        ((2,), 1, ("-var", "part", "2"), None),
+    ],
+)
+def test_a_part_that_is_there_is_not_run_again(tmp_path, there, ranks, words, part):
+    """The head of the deck alone, by LAMMPS."""
+    text = deck(tmp_path, ensemble="nvt", thermostat="langevin", seed=30).continuation.read_text()
+    bath = next(line for line in text.splitlines() if " langevin " in line)
+    for number in there:
+        (tmp_path / f"trajectory.{number}.lammpstrj").write_text("old")
+    head = text[: text.index("# ---- atoms")] + f'print "part ${{part}}, seed {bath.split()[7]}"\n'
+    ran = run_input(head, tmp_path, ranks, *words, check=part is not None)
+    if part is None:
+        assert ran.code != 0 and "trajectory.2.lammpstrj is there" in ran.out
+        assert not (tmp_path / "log.2.lammps").exists()
+    else:
+        assert f"\npart {part}, seed {29 + part}\n" in ran.out
+        assert [p.name for p in tmp_path.glob("log.?.lammps")] == [f"log.{part}.lammps"]
