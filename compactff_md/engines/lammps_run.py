@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from compactff_md.engines.lammps_deck import CONTINUATION, lammps_words
+from compactff_md.engines.lammps_deck import CONTINUATION, RESTARTS, lammps_words
 from compactff_md.engines.lammps_installation import BUILD_IT, Lammps
 from compactff_md.errors import CompactFFError
 
 # What a deck of ours writes to go on from.
-RESTARTS = ("final.restart", "restart.a", "restart.b")
 # How a row of LAMMPS' log begins where it is a number of a step.
 ROW = re.compile(r"^\s*(\d+)(\s+\S+)+\s*$")
 
