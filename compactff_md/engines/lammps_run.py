@@ -14,7 +14,6 @@ from compactff_md.engines.lammps_deck import CONTINUATION, RESTARTS, lammps_word
 from compactff_md.engines.lammps_installation import BUILD_IT, Lammps
 from compactff_md.errors import CompactFFError
 
-# What a deck of ours writes to go on from.
 # How a row of LAMMPS' log begins where it is a number of a step.
 ROW = re.compile(r"^\s*(\d+)(\s+\S+)+\s*$")
 
