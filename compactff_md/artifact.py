@@ -294,7 +294,7 @@ def _parse_metadata(header: dict[str, str], name: str) -> StudentMetadata:
     if format_version > FORMAT_VERSION:
         raise CompactFFError(
             f"{name} has format version {format_version}, this compactff-md reads up to {FORMAT_VERSION}; "
-            "run: pip install --upgrade compactff-md"
+            "install a newer one"
         )
     try:
         # Fields that a later release of the same format adds are for information only.

@@ -196,7 +196,7 @@ def test_pickle_is_never_run(tmp_path):
 def test_newer_format_is_refused(saved):
     rewrite(saved, change_metadata(format_version=FORMAT_VERSION + 1, new_field="x"))
     for read in (read_metadata, load_student):
-        with pytest.raises(CompactFFError, match=r"format version 5.*reads up to 4.*pip install --upgrade"):
+        with pytest.raises(CompactFFError, match=r"format version 5.*reads up to 4.*install a newer"):
             read(saved)
 
 

@@ -78,6 +78,7 @@ LAZY = {
     ("compactff_md.cli.md", "compactff_md.engines.openmm_md"): "the same",
     ("compactff_md.validation.subject", "compactff_md.validation.engine_openmm"): "the same",
     ("compactff_md.validation.subject", "compactff_md.engines.openmm_system"): "the same",
+    ("compactff_md.validation.subject", "compactff_md.engines.openmm_import"): "the same",
     ("compactff_md.engines.openmmml_plugin", "compactff_md.engines.openmm_force"): "PyTorch, as above",
     ("compactff_md.engines.openmmml_plugin", "compactff_md.engines.openmm_system"): "PyTorch, as above",
 }

@@ -22,7 +22,7 @@ import numpy as np
 from compactff_md.engines.molecules import find_molecules
 from compactff_md.errors import CompactFFError
 from compactff_md.files import atomic_write, write_text
-from compactff_md.structure import Structure
+from compactff_md.structure import Structure, read_structures
 from compactff_md.training.asking import Asking, answered
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.labelling import (
@@ -91,6 +91,7 @@ class Chain:
         self.complete = False
         self.ends = inf
         self.pending: list[ase.Atoms] = []
+        self.labelled: set[int] = set()  # of given structures, before they are asked for again
         self.phase: Phase | None = None
         self.atoms = self._start_atoms()
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,15 +119,16 @@ class Chain:
         last_shard = time.monotonic()
         self.ends = inf if time_limit_s is None else last_shard + time_limit_s
         report(self.written)
-        self._judge()
+        if not self.complete and self.spec.walk != "given":  # it may have been given up before
+            self.labeller.counts.check(self.config.max_failures)
         if time_limit_s is not None and time_limit_s < 0:
             self._write_shard()
             return self.labeller.counts
         while not self.complete:
             yield from self._next_segment()
             ended = self._exhausted()
-            self.complete = ended and self.spec.walk == "given"
-            self._judge()
+            if ended or self.spec.walk != "given":  # of given ones the worst may come first
+                self.labeller.counts.check(self.config.max_failures)
             self.complete = ended
             report(self.written + len(self.pending))
             now = time.monotonic()
@@ -139,13 +141,11 @@ class Chain:
                 break
         return self.labeller.counts
 
-    def _judge(self) -> None:
-        """Given structures when all were asked for, as the worst may come first; others on the way."""
-        if self.complete == (self.spec.walk == "given"):
-            self.labeller.counts.check(self.config.max_failures)
-
     def give_up(self) -> None:
-        """End with the frames that there are, until more failures are allowed."""
+        """End with the frames that there are, until more failures are allowed.
+
+        Given structures that have no label are asked for again.
+        """
         self._write_shard()
 
     def _exhausted(self) -> bool:
@@ -158,7 +158,8 @@ class Chain:
     def _next_segment(self) -> Asking[None]:
         if self.spec.walk == "given":
             member = self.spec.members[self.segment]
-            self._label(self.structures[member], structure=member)
+            if member not in self.labelled:
+                self._label(self.structures[member], structure=member)
         elif self.spec.walk == "rattle":
             self._rattle()
         elif self.spec.walk == "modes":
@@ -348,10 +349,10 @@ class Chain:
             "segment": self.segment,
             "written": self.written,
             "complete": self.complete,
-            **{name: value for name, value in asdict(self.labeller.counts).items() if name != "last_failure"},
+            **asdict(self.labeller.counts),
         }
         if self.phase is not None:
-            content |= _packed(self.phase)
+            content |= self.phase.arrays()
         with atomic_write(self.folder / STATE_FILE) as temporary:
             np.savez(temporary, **content)
 
@@ -364,8 +365,19 @@ class Chain:
             self.complete = bool(content["complete"])
             for name in ("calls", "attempts", "failures", "rejected"):
                 setattr(self.labeller.counts, name, int(content[name]))
+            if "last_failure" in content.files:
+                self.labeller.counts.last_failure = str(content["last_failure"])
+            if self.spec.walk == "given" and self._exhausted() and not self.complete:
+                self._ask_again()
             if "positions" in content and not self.complete:
                 self._take_up(dict(content))
+
+    def _ask_again(self) -> None:
+        """For the given structures that have no label: too many had none."""
+        frames = [atoms for shard in shards_of(self.folder) for atoms in read_structures(shard)]
+        self.labelled, self.segment = {int(atoms.info["structure"]) for atoms in frames}, 0
+        counts = self.labeller.counts
+        counts.attempts, counts.failures, counts.rejected = len(frames), 0, 0
 
     def _take_up(self, state: dict[str, np.ndarray]) -> None:
         cell = state.get("cell")
@@ -378,19 +390,6 @@ class Chain:
             else:  # a state as it was written before they were kept
                 label = self.mover.label(self.atoms)
             self.phase = Phase(state["positions"], state["velocities"], label, cell)
-
-
-def _packed(phase: Phase) -> dict[str, np.ndarray | float]:
-    """What a trajectory goes on from, without what is None."""
-    parts = {
-        "positions": phase.positions_A,
-        "velocities": phase.velocities,
-        "cell": phase.cell_A,
-        "energy": phase.label.energy_eV,
-        "forces": phase.label.forces_eV_per_A,
-        "stress": phase.label.stress_eV_per_A3,
-    }
-    return {name: value for name, value in parts.items() if value is not None}
 
 
 def shards_of(folder: Path) -> list[Path]:

@@ -21,9 +21,9 @@ class TrainState:
     """Everything that continues a run exactly.
 
     Nothing in training draws from a global random state: the order of frames follows from seed and
-    epoch, so it needs no random state here. ``position`` counts the epoch's batches that are done,
-    ``elapsed_s`` the wall-clock time spent training, over all interruptions; ``history`` one row a
-    validation.
+    epoch, so it needs no random state here. ``position`` counts the epoch's batches that each of ``world``
+    processes has done, ``elapsed_s`` the wall-clock time spent training, over all interruptions; ``begun``
+    is the fraction of the run that was over before the first step, ``history`` one row a validation.
     """
 
     step: int = 0
@@ -32,6 +32,8 @@ class TrainState:
     elapsed_s: float = 0.0
     finished: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
+    world: int = 1
+    begun: float = 0.0
 
 
 def save_checkpoint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure, read_structures
-from compactff_md.training.checks import are_like_hartree, check_disjoint, check_labels
+from compactff_md.training.checks import are_like_hartree, check_disjoint, check_labels, structure_key
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.frames import Frame, LabelledSet
 from compactff_md.training.keys import (
@@ -167,11 +168,37 @@ def check_validation(
 
 
 def split(data: LabelledSet, seed: int, fraction: float = 0.05) -> tuple[LabelledSet, LabelledSet]:
-    """Hold out a random part of the frames, at least one."""
+    """Hold out a random part of the frames, at least one; copies of a frame stay together.
+
+    Frames that alone have an element are trained on.
+
+    Raises
+    ------
+    CompactFFError
+        If there are fewer than two frames, or none of them can be held out.
+    """
     if len(data) < 2:
         raise CompactFFError(f"there are {len(data)} frames; expected at least 2, one of them for validation")
     order = np.random.default_rng([seed, 1]).permutation(len(data))
-    held = set(order[: max(1, round(fraction * len(data)))].tolist())
+    copies: dict[bytes, list[int]] = defaultdict(list)
+    for k, frame in enumerate(data.frames):
+        copies[structure_key(frame)].append(k)
+    same = {k: together for together in copies.values() for k in together}
+    elements = [set(frame.structure.numbers.tolist()) for frame in data.frames]
+    left = Counter(number for present in elements for number in present)
+    held: set[int] = set()
+    for k in order.tolist():
+        if len(held) >= max(1, round(fraction * len(data))):
+            break
+        taken = len(same[k])
+        if k not in held and all(left[number] > taken for number in elements[k]):
+            held.update(same[k])
+            left.subtract(dict.fromkeys(elements[k], taken))
+    if not held:
+        raise CompactFFError(
+            f"none of the {len(data)} frames can be held out for the validation: each is a copy of all "
+            "others, or has an element that no other has; give a validation file"
+        )
     kept = tuple(frame for k, frame in enumerate(data.frames) if k not in held)
     valid = tuple(frame for k, frame in enumerate(data.frames) if k in held)
     return LabelledSet(kept, data.isolated_eV), LabelledSet(valid, data.isolated_eV)

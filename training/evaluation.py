@@ -8,6 +8,7 @@ from typing import Any
 from compactff_md.errors import CompactFFError
 from compactff_md.student import Student
 from compactff_md.teachers import unsupported
+from compactff_md.training.checks import check_finite
 from compactff_md.training.dataset import Source, read_labelled
 from compactff_md.training.keys import LabelKeys
 from compactff_md.training.metrics import compare, joined, summary
@@ -33,7 +34,8 @@ def evaluate(student: Student, files: Mapping[str, Source], keys: LabelKeys | No
     Raises
     ------
     CompactFFError
-        For a file without labelled frames, or with elements that the student does not know.
+        For a file without labelled frames, with labels that are not finite, or with elements that the
+        student does not know.
     """
     if ALL in files and len(files) > 1:
         raise CompactFFError(f"one of the files is called {ALL!r}, as all of them together are; rename it")
@@ -42,6 +44,7 @@ def evaluate(student: Student, files: Mapping[str, Source], keys: LabelKeys | No
         frames = tuple(read_labelled(source, keys).frames)
         if not frames:
             raise CompactFFError(f"{name} holds no labelled frames, only isolated atoms")
+        check_finite(frames)
         for frame in frames:
             unknown = unsupported(student.elements, frame.structure.to_ase().get_chemical_symbols())
             if unknown:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from compactff_md.errors import CompactFFError
-from compactff_md.students import DTYPES, StudentNetwork
+from compactff_md.students import DTYPES, StudentNetwork, cast
 from compactff_md.training.batches import FrameStore, epoch_batches
 from compactff_md.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from compactff_md.training.compiled import CompiledEvaluation, wants_compilation
@@ -40,6 +40,7 @@ VALIDATION_FRAMES = 500  # seen while training; the test at the end takes all
 # one of them explained that much.
 LOST_VALIDATIONS = 3
 LEARNED_R2 = 0.5
+VALIDATION_SHARE = 0.1  # of the time, at most
 SHARE_EVERY = 10  # steps between two looks at the first process' clock
 
 
@@ -121,8 +122,7 @@ class Trainer:
         self.config, self.team, self.reporter = config, team, reporter
         self.checkpoint = folder / CHECKPOINT
         dtype = DTYPES[config.dtype]
-        # Never .float(): it would round the energies of atoms, which are float64 in every student.
-        self.network = (network.double() if dtype == torch.float64 else network).to(team.device).train()
+        self.network = cast(network, dtype).to(team.device).train()
         self.store = FrameStore(train_set.frames, network, team.device, dtype)
         self.train_frames = train_set.frames
         self.valid_frames = _spread(valid_set.frames, VALIDATION_FRAMES)
@@ -137,6 +137,7 @@ class Trainer:
             self.reporter.start("compiling the training step", 1.0)
             self.evaluate = CompiledEvaluation(self.network, self.shapes, config.dtype, self.reporter)
             self.reporter.finish()
+            self._begin_late()
         self.squares = torch.zeros((), device=team.device)
         self.squares_count = 0
 
@@ -147,11 +148,14 @@ class Trainer:
             self.state, content = load_checkpoint(self.checkpoint, self.team.device)
             self._load_weights(content)
             self.resumed_at = self.state.step
+            # Batches of one process; others may have been at work before.
+            self.state.position = self.state.position * self.state.world // self.team.world
         else:
             if self.config.start_from is None:
-                sample = self.store.batch(_sample(self.store))
+                sample = self.store.batch(_sample(self.store, self.config.batch_atoms))
                 self.network.initialise_from_data(sample.vectors, sample.neighbours, sample.species)
             self.team.share_tensors([t.data for t in self.network.state_dict(keep_vars=True).values()])
+        self.state.world = self.team.world
         self.averaged = copy.deepcopy(self.network)
         self.weights = FlatWeights(self.network)
         config = self.config
@@ -161,6 +165,12 @@ class Trainer:
             self.optimiser.load(content["optimiser"])
             self.average.vector.copy_(content["average"])
         self.team.wait()
+
+    def _begin_late(self) -> None:
+        """Count the time of compiling, but not to the warm-up."""
+        if self.config.minutes is not None and self.state.step == 0:
+            self.state.elapsed_s = self.team.share(time.monotonic() - self.started)
+            self.state.begun = min(1.0, self.state.elapsed_s / (60.0 * self.config.minutes))
 
     def _choose_shapes(self, network: StudentNetwork) -> Shapes | None:
         """Of the batches, where the step is to be compiled."""
@@ -178,13 +188,15 @@ class Trainer:
         """Train to the end, or return at once if the checkpoint says that it was reached."""
         self.reporter.start("training", 1.0)
         last_save = last_validation = time.monotonic()
+        wait_s = self.config.validate_seconds
         while not self.state.finished:
             for batch in self._rest_of_epoch():
                 self._step(batch)
                 now = time.monotonic()
-                if now - last_validation >= self.config.validate_seconds:
+                if now - last_validation >= wait_s:
                     self._validate()
                     last_validation = time.monotonic()
+                    wait_s = max(self.config.validate_seconds, (last_validation - now) / VALIDATION_SHARE)
                 if now - last_save >= self.config.checkpoint_seconds:
                     self._save()
                     last_save = time.monotonic()
@@ -233,7 +245,7 @@ class Trainer:
         loss.backward()
         self.team.average(self.weights.gradient)
         self.weights.clip(config.gradient_clip)
-        self.optimiser.step(learning_rate(config, self.progress))
+        self.optimiser.step(learning_rate(config, self.progress, self.state.begun))
         self.average.update(state.step)
         self.squares += square
         self.squares_count += 1
@@ -268,7 +280,7 @@ class Trainer:
                 "step": self.state.step,
                 "epoch": self.state.epoch,
                 "elapsed_s": self.state.elapsed_s,
-                "learning_rate": learning_rate(self.config, self.progress),
+                "learning_rate": learning_rate(self.config, self.progress, self.state.begun),
                 "train_force_rmse": 1e3 * train_mse**0.5,
                 "valid_force_rmse": forces["rmse_meV_per_A"],
                 "valid_force_mae": forces["mae_meV_per_A"],
@@ -320,6 +332,9 @@ def _spread(frames: tuple[Frame, ...], most: int) -> tuple[Frame, ...]:
     return frames[::stride]
 
 
-def _sample(store: FrameStore) -> np.ndarray:
+def _sample(store: FrameStore, most_atoms: int) -> np.ndarray:
+    """Evenly spaced frames, as many as a batch may hold; one at least."""
     stride = max(1, len(store) // SAMPLE_FRAMES)
-    return np.arange(0, len(store), stride)[:SAMPLE_FRAMES]
+    chosen = np.arange(0, len(store), stride)[:SAMPLE_FRAMES]
+    fitting = np.cumsum(np.asarray(store.sizes)[chosen]) <= most_atoms
+    return chosen[: max(1, int(fitting.sum()))]

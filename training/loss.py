@@ -114,9 +114,12 @@ def full_rate(config: TrainConfig) -> float:
     return config.learning_rate or LEARNING_RATES[config.size]
 
 
-def learning_rate(config: TrainConfig, progress: float) -> float:
-    """Cosine from ``learning_rate`` to zero over the run (progress 0 to 1), after a linear warm-up."""
-    rise = min(1.0, progress / config.warmup) if config.warmup > 0 else 1.0
+def learning_rate(config: TrainConfig, progress: float, begun: float = 0.0) -> float:
+    """Cosine from ``learning_rate`` to zero over the run (progress 0 to 1), after a linear warm-up.
+
+    The warm-up starts at the progress ``begun``, at which compiling left the first step.
+    """
+    rise = min(1.0, (progress - begun) / config.warmup) if config.warmup > 0 else 1.0
     return full_rate(config) * max(rise, 1e-3) * 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
 
 

@@ -58,6 +58,8 @@ def relax_all(
 ) -> dict[int, ase.Atoms]:
     """Relax the structures that ``members`` names, but those that are there already.
 
+    Those whose time was over go on where there is time now.
+
     Raises
     ------
     CompactFFError
@@ -65,17 +67,26 @@ def relax_all(
     """
     known = _of_an_earlier_version(folder)
     paths = {member: folder / f"relaxed-{member:05d}.json" for member in members}
-    missing = [member for member in members if member not in known and not paths[member].is_file()]
+    begun = {m: _read(path) for m, path in paths.items() if m not in known and path.is_file()}
+    ended = {
+        m for m, result in begun.items() if not (result["out_of_time"] and clock.left(RELAXING_SHARE) > 0)
+    }
+    missing = [member for member in members if member not in known and member not in ended]
     if missing:
         reporter.start("relaxing structures", len(members))
-        ended: set[int] = set()
+        done: set[int] = set()
 
         def on_frames(index: int, frames: int) -> None:
-            ended.add(index)
+            done.add(index)
             clock.save_now_and_then()
-            reporter.update(len(members) - len(missing) + len(ended))
+            reporter.update(len(members) - len(missing) + len(done))
 
-        tasks = [relax_task(structures[m], max_steps, f"structure {m}", paths[m]) for m in missing]
+        tasks = []
+        for m in missing:
+            start, calls = structures[m], 0
+            if m in begun:
+                start, calls = decode_atoms(begun[m]["atoms"]), begun[m]["calls"]
+            tasks.append(relax_task(start, max_steps, f"structure {m}", paths[m], calls))
         results = pool.run(tasks, on_frames, lambda: max(0.0, clock.left(RELAXING_SHARE)))
         reporter.finish()
         _report_failures(dict(zip(missing, results, strict=True)), reporter)

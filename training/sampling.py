@@ -41,6 +41,18 @@ class Phase:
     label: Label
     cell_A: np.ndarray | None = None
 
+    def arrays(self) -> dict[str, np.ndarray | float]:
+        """All of it by name, without what is None."""
+        parts = {
+            "positions": self.positions_A,
+            "velocities": self.velocities,
+            "cell": self.cell_A,
+            "energy": self.label.energy_eV,
+            "forces": self.label.forces_eV_per_A,
+            "stress": self.label.stress_eV_per_A3,
+        }
+        return {name: value for name, value in parts.items() if value is not None}
+
 
 def relax(
     atoms: ase.Atoms, labeller: Labeller, max_steps: int, name: str, time_limit_s: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -26,13 +27,22 @@ Run = tuple[ase.Atoms, float, tuple[int, ...]]
 FAILED_CHAINS = 4  # that one process gives up before the run does
 
 
-def relax_task(atoms: ase.Atoms, steps: int, name: str, path: Path | None = None) -> Task:
-    """Relax one structure; the result is ``{"atoms": ..., "calls": ..., "failure": ...}``, in a file as well.
+def relax_task(
+    atoms: ase.Atoms, steps: int, name: str, path: Path | None = None, calls_before: int = 0
+) -> Task:
+    """Relax one structure; the result is ``{"atoms", "calls", "failure", "out_of_time"}``, in a file as well.
 
-    ``failure`` says why the relaxation ended early; it is empty where nothing failed.
+    ``calls`` has those before in it; ``failure`` says why the relaxation ended early, and is empty where
+    nothing failed; ``out_of_time`` tells that its time was over.
     """
-    where = None if path is None else str(path)
-    return {"kind": "relax", "atoms": encode_atoms(atoms), "steps": steps, "name": name, "path": where}
+    return {
+        "kind": "relax",
+        "atoms": encode_atoms(atoms),
+        "steps": steps,
+        "name": name,
+        "path": None if path is None else str(path),
+        "calls_before": calls_before,
+    }
 
 
 def chain_task(
@@ -100,11 +110,15 @@ def perform(task: Task, labeller: Labeller, report: Callable[[int], None]) -> di
 
 
 def _relax(task: Task, labeller: Labeller, report: Callable[[int], None]) -> dict[str, Any]:
-    labeller.counts = LabelCounts()
-    start, limit_s = decode_atoms(task["atoms"]), task.get("time_limit_s")
+    counts = labeller.counts = LabelCounts()
+    start, limit_s, begun = decode_atoms(task["atoms"]), task.get("time_limit_s"), time.monotonic()
     relaxed = relax(start, labeller, task["steps"], task["name"], limit_s)
-    counts = labeller.counts
-    result = {"atoms": encode_atoms(relaxed), "calls": counts.calls, "failure": counts.last_failure}
+    result = {
+        "atoms": encode_atoms(relaxed),
+        "calls": task["calls_before"] + counts.calls,
+        "failure": counts.last_failure,
+        "out_of_time": limit_s is not None and time.monotonic() - begun > limit_s,
+    }
     if task["path"]:
         write_json(task["path"], result)
     report(1)

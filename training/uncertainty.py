@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from compactff_md.training.frames import Frame
 from compactff_md.training.metrics import Comparison, compare
 
 MOST_FRAMES = 2000  # of the training, evenly spaced: clusters need no more
+MOST_ATOMS = 200_000  # in them
+BLOCK_ATOMS = 10_000  # whose distances to all centres are in memory at a time
 CENTRES = 16
 DIMENSIONS = 24
 ITERATIONS = 20
@@ -60,7 +63,7 @@ def fit_uncertainty(
     network
         Trained, in evaluation mode.
     train
-        At most 2,000 of them are looked at.
+        At most 2,000 of them, and 200,000 atoms, are looked at.
     held_out
         Frames that the training did not see, as compared by :func:`compactff_md.training.metrics.compare`.
 
@@ -69,7 +72,8 @@ def fit_uncertainty(
     Uncertainty
         None where the student has no features.
     """
-    sample = train[:: max(1, -(-len(train) // MOST_FRAMES))]
+    atoms = sum(map(len, train))
+    sample = train[:: max(1, -(-len(train) // MOST_FRAMES), -(-atoms // MOST_ATOMS))]
     seen, held = environments(network, sample), environments(network, held_out.frames)
     if seen.features.shape[1] == 0:
         return None
@@ -143,7 +147,7 @@ def _regress(made: Uncertainty, parts: list[tuple[Environments, np.ndarray]]) ->
     than others: of each element and part only the differences from its mean count.
     """
     logs = [np.log(error + LEAST_ERROR * np.sqrt((error**2).mean()) + 1e-9) for _, error in parts]
-    distances = [np.log(made.distance(*_tensors(part)).numpy()) for part, _ in parts]
+    distances = [np.log(_in_blocks(made.distance, part)) for part, _ in parts]
     held, y, x = parts[-1][0].species, logs[-1], distances[-1]
     x, y = _centred(x, held), _centred(y, held)
     slope = float((x * y).sum() / max(float((x * x).sum()), 1e-12))
@@ -167,8 +171,19 @@ def _regress(made: Uncertainty, parts: list[tuple[Environments, np.ndarray]]) ->
         made.lowest[s], made.highest[s] = float(ends[0]), float(ends[1])
 
 
-def _tensors(part: Environments) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(part.features), torch.from_numpy(part.species)
+def _in_blocks(
+    ask: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    part: Environments,
+    dtype: torch.dtype = torch.float64,
+) -> np.ndarray:
+    """What a function of features and species says of every atom, shape (A,)."""
+    features, species = torch.from_numpy(part.features), torch.from_numpy(part.species)
+    with torch.no_grad():
+        told = [
+            ask(some.to(dtype), of).double()
+            for some, of in zip(features.split(BLOCK_ATOMS), species.split(BLOCK_ATOMS), strict=True)
+        ]
+    return torch.cat(told).numpy()
 
 
 def _centred(values: np.ndarray, species: np.ndarray) -> np.ndarray:
@@ -181,23 +196,19 @@ def _centred(values: np.ndarray, species: np.ndarray) -> np.ndarray:
 
 def _calibrate(made: Uncertainty, held_out: Environments, error: np.ndarray) -> None:
     """Let errors over expectations have a mean square of one, for each element as far as it has atoms."""
-    squares = (error / made(*_tensors(held_out)).numpy()) ** 2
+    squares = (error / _in_blocks(made, held_out)) ** 2
     of_all = max(float(squares.mean()), 1e-12)
     for s in range(len(made.log_scale)):
         own = squares[held_out.species == s]
         square = (float(own.sum()) + FEW_ATOMS * of_all) / (len(own) + FEW_ATOMS)
         for part in (made.log_scale, made.lowest, made.highest):
             part[s] += 0.5 * float(np.log(square))
-    made.usual_eV_per_A.fill_(float(np.quantile(made(*_tensors(held_out)).numpy(), USUAL)))
+    made.usual_eV_per_A.fill_(float(np.quantile(_in_blocks(made, held_out), USUAL)))
 
 
 def tell(made: Uncertainty, network: StudentNetwork, frames: tuple[Frame, ...]) -> np.ndarray:
     """Force error to expect of every atom in eV/A, shape (A,)."""
-    found = environments(network, frames)
-    weight = made.projection
-    with torch.no_grad():
-        told = made(torch.from_numpy(found.features).to(weight.dtype), torch.from_numpy(found.species))
-    return told.double().numpy()
+    return _in_blocks(made, environments(network, frames), made.projection.dtype)
 
 
 def quality(told_eV_per_A: np.ndarray, error_eV_per_A: np.ndarray) -> dict[str, Any]:

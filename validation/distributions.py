@@ -143,11 +143,13 @@ def _normalised(histograms: np.ndarray) -> np.ndarray:
 def _deviations(blocks: np.ndarray) -> np.ndarray:
     """Of each block from the mean of its side, in units of that mean's counts, shape (B, G, X).
 
-    They are widened by what the mean took from them.
+    From as much of the mean as the block has counts, as histograms are compared normalised. They are widened
+    by what the mean took from them.
     """
     mean = blocks.mean(0)
     total = np.maximum(mean.sum(-1, keepdims=True), 1e-300)
-    return (blocks - mean) / total * np.sqrt(len(blocks) / (len(blocks) - 1))
+    expected = mean * blocks.sum(-1, keepdims=True) / total
+    return (blocks - expected) / total * np.sqrt(len(blocks) / (len(blocks) - 1))
 
 
 def _beyond(distance: float, by_chance: float) -> float:

@@ -42,7 +42,7 @@ from compactff_md.validation import conservation
 from compactff_md.validation.campaign import digest_of
 from compactff_md.validation.engine_ase import ASEEngine, at_rest_at
 from compactff_md.validation.run import Run
-from compactff_md.validation.stability import BROKEN_A
+from compactff_md.validation.stability import BROKEN_A, NONMETALS
 from compactff_md.validation.stages import Stages
 from compactff_md.validation.subject import ENGINES, make_engine, subject_of
 from compactff_md.validation.task import Engine, State, Task, last_state
@@ -56,7 +56,6 @@ FRICTION_PER_PS = 1.0
 # Frames that the teacher starts before the one that shows the broken bond, and how far it goes.
 FRAMES_BEFORE = 2
 TEACHER_FS = 300.0
-NONMETALS = [1, 2, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 32, 33, 34, 35, 36, 52, 53, 54]
 
 
 @dataclass(frozen=True)

@@ -91,8 +91,8 @@ class SuiteSettings(BaseModel):
         return max(1, round(1000.0 * time_ps / (timestep_fs or self.timestep_fs)))
 
     def every(self, timestep_fs: float | None = None) -> int:
-        """Steps between two frames, at least 1."""
-        return max(1, round(self.frame_fs / (timestep_fs or self.timestep_fs)))
+        """Steps between two frames, which are ``frame_fs`` apart or a little less; at least 1."""
+        return max(1, int(self.frame_fs / (timestep_fs or self.timestep_fs) + 1e-9))
 
 
 BOTH: tuple[Any, ...] = ("float32", "float64")

@@ -18,6 +18,7 @@ from compactff_md.validation.statistics import proportion_interval, rate_interva
 # A bond that differs by more from its length at the start is broken (Fu et al., "Forces are not enough",
 # Trans. Mach. Learn. Res. 2023, section 4).
 BROKEN_A = 0.5
+NONMETALS = [1, 2, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 32, 33, 34, 35, 36, 52, 53, 54]
 # A run that fails at once is taken for one of a femtosecond.
 SHORTEST_PS = 1e-3
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ase.calculators.calculator import BaseCalculator
 
+from compactff_md.engines.lammps_installation import find_lammps
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 from compactff_md.student import Student
@@ -88,6 +89,25 @@ def make_engine(name: str, subject: Subject, dtype: str = "float32") -> Engine:
     from compactff_md.validation.engine_openmm import OpenMMEngine
 
     return OpenMMEngine(subject.student, dtype, "python" if name == "openmm-python" else None)
+
+
+def check_engine(name: str) -> None:
+    """Refuse an engine that is not here: nothing could be judged without what moves the atoms.
+
+    Raises
+    ------
+    CompactFFError
+        With what to install.
+    """
+    if name == "lammps":
+        find_lammps()
+    elif name != "ase":
+        # As in make_engine.
+        from compactff_md.engines.openmm_import import openmm, why_missing
+
+        why = why_missing(openmm)
+        if why:
+            raise CompactFFError(why)
 
 
 def canonical(structure: Structure, engine: str) -> Structure:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from compactff_md.artifact import package_versions
 from compactff_md.contacts import check_contacts
 from compactff_md.engines.molecules import find_molecules
@@ -36,8 +38,9 @@ from compactff_md.validation.campaign import (
 from compactff_md.validation.outcome import Section
 from compactff_md.validation.report import Report, command_line, write_report
 from compactff_md.validation.settings import SuiteSettings
+from compactff_md.validation.stability import NONMETALS
 from compactff_md.validation.stages import Stages
-from compactff_md.validation.subject import Subject, canonical
+from compactff_md.validation.subject import Subject, canonical, check_engine
 from compactff_md.validation.thresholds import Thresholds
 
 TESTS: dict[str, Callable[[Campaign], Section]] = {
@@ -142,6 +145,7 @@ def check(assignment: Assignment) -> list[Structure]:
     """
     if not assignment.structures:
         raise CompactFFError("there are no structures; expected at least one")
+    check_engine(assignment.engine)
     checked = []
     for index, frame in enumerate(assignment.structures):
         name = f"structure {index}"
@@ -161,14 +165,15 @@ def check(assignment: Assignment) -> list[Structure]:
 def group(structures: Sequence[Structure]) -> dict[str, list[Structure]]:
     """Systems by formula; those of one formula with other orders of atoms or other bonds get numbers.
 
-    Bonds of endless molecules do not count: in a crystal nothing tells which distances are bonds.
+    Bonds tell isomers of nonmetals apart; where there are metals or endless molecules, nothing tells which
+    distances are bonds, and they come and go.
     """
     systems: dict[tuple[Any, ...], list[Structure]] = {}
     for frame in structures:
         found = find_molecules(frame)
-        bonds = found.bonds[~found.endless[found.bonds[:, 0]]]
-        key = (tuple(frame.numbers.tolist()), tuple(frame.pbc.tolist()), bonds.tobytes())
-        systems.setdefault(key, []).append(frame)
+        molecular = np.isin(frame.numbers, NONMETALS).all() and not found.endless.any()
+        atoms = (tuple(frame.numbers.tolist()), tuple(frame.pbc.tolist()))
+        systems.setdefault((*atoms, found.bonds.tobytes() if molecular else b""), []).append(frame)
     named: dict[str, list[Structure]] = {}
     for frames in systems.values():
         formula = frames[0].to_ase().get_chemical_formula()

@@ -118,4 +118,7 @@ def resolve(recipe: Path | None, options: dict[str, Any]) -> DistillConfig:
         return make_config(DistillConfig, options, "the options")
     top = {name: value for name, value in options.items() if not isinstance(value, dict)}
     base = config_values(read_config(DistillConfig, recipe, **top))
+    beside = recipe.parent / Path(base["structures"] or "").name
+    if "structures" not in options and beside.is_file() and not Path(base["structures"]).is_file():
+        base["structures"] = str(beside)  # the recipe was moved with its structures, as into an installation
     return make_config(DistillConfig, merged(base, options), "recipe and options")

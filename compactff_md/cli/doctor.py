@@ -90,6 +90,7 @@ def examine() -> list[Finding]:
     return sorted(findings, key=lambda finding: GROUPS.index(finding.group))
 
 
+REINSTALL = "pip install --force-reinstall --no-deps .   # in the folder of compactff-md's source"
 STYLES = {"works": "green", "missing": "yellow", "broken": "bold red"}
 GROUPS = ("devices", "engines", "platforms", "plugins", "trajectories", "teachers")
 
@@ -102,7 +103,7 @@ def _list(platforms: Sequence[str]) -> list[Probe]:
     gpu = "pip install --force-reinstall torch" if has_gpu() else NO_GPU
     return [
         Probe("devices", "CUDA", ("cuda",), gpu),
-        Probe("engines", "students", ("student",), "pip install --force-reinstall compactff-md"),
+        Probe("engines", "students", ("student",), REINSTALL),
         Probe("engines", "LAMMPS", ("lammps",), LAMMPS_BUILD),
         *(Probe("platforms", f"OpenMM {n}", ("platform", n), extra, "openmm") for n in platforms),
         Probe("plugins", "TorchForce", ("torchforce",), plugin, "openmmtorch"),

@@ -19,7 +19,10 @@ Temperature = Annotated[float | None, typer.Option("--temperature", help="In K; 
 Pressure = Annotated[float | None, typer.Option("--pressure", help="In bar, for npt; default 1.")]
 Timestep = Annotated[float | None, typer.Option("--timestep", help="In fs; default 0.5.")]
 Steps = Annotated[int | None, typer.Option("--steps", help="Length of the run in steps.")]
-Time = Annotated[str | None, typer.Option("--time", help="Length of the run, such as 500fs, 10ps or 1ns.")]
+Time = Annotated[
+    str | None,
+    typer.Option("--time", help="Length of the run, such as 500fs, 10ps or 1ns; a bare number is in ps."),
+]
 Minimise = Annotated[bool, typer.Option("--minimise", help="Relax the structure first.")]
 VelocitySeed = Annotated[int | None, typer.Option("--seed", help="Of velocities and thermostat.")]
 
@@ -38,4 +41,6 @@ def picoseconds(text: str | None, option: str) -> float | None:
     try:
         return float(match[1]) * PS_PER_UNIT[match[2] or "ps"]  # type: ignore[index]
     except (TypeError, ValueError):
-        raise CompactFFError(f"{option} is {text!r}; expected a time such as 500fs, 10ps or 1ns") from None
+        raise CompactFFError(
+            f"{option} is {text!r}; expected a time such as 500fs, 10ps or 1ns (a bare number is in ps)"
+        ) from None

@@ -72,14 +72,26 @@ def assignments(pairs: list[str] | None, option: str) -> dict[str, Any]:
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:
-    """Turn ``{"sampling.frames": 10}`` into ``{"sampling": {"frames": 10}}``."""
+    """Turn ``{"sampling.frames": 10}`` into ``{"sampling": {"frames": 10}}``.
+
+    Raises
+    ------
+    CompactFFError
+        For a field that is given as a whole and in parts.
+    """
     tree: dict[str, Any] = {}
     for name, value in values.items():
-        *parents, leaf = name.split(".")
+        parts = name.split(".")
+        for k in range(1, len(parts)):
+            whole = ".".join(parts[:k])
+            if whole in values:
+                raise CompactFFError(
+                    f"--set gives {whole} and {name}; give the field as a whole, or its parts"
+                )
         place = tree
-        for parent in parents:
+        for parent in parts[:-1]:
             place = place.setdefault(parent, {})
-        place[leaf] = value
+        place[parts[-1]] = value
     return tree
 
 

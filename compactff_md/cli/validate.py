@@ -135,6 +135,11 @@ def compare(
         if (Path(name) / REPORT_JSON).is_file():
             columns.append((Path(name), read_report(name)))
             continue
+        if teacher is None or structures is None:
+            raise CompactFFError(
+                f"{name} holds no {REPORT_JSON}; give folders of reports, or students with --teacher and "
+                "--structures"
+            )
         for own in engine or ["openmm"]:
             job = _assignment(name, teacher, teacher_arg, structures, settings, limits, own, suite)
             folder = out / f"{Path(name).stem}-{own}-{_short(job.subject.identity)}"

@@ -58,8 +58,10 @@ class RunSettings(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.steps is None) == (self.time_ps is None):
-            raise ValueError("give the length of the run either as steps or as time_ps, and not as both")
+        if self.steps is None and self.time_ps is None:
+            raise ValueError("the run has no length: give steps (--steps 20000) or time_ps (--time 10ps)")
+        if self.steps is not None and self.time_ps is not None:
+            raise ValueError("the run has two lengths: give steps or time_ps, and not both")
         if self.ensemble != "npt" and self.pressure_bar is not None:
             raise ValueError(f"pressure_bar is for npt only, and the ensemble is {self.ensemble}")
         if self.ensemble == "npt" and self.temperature_K == 0.0:

@@ -154,7 +154,7 @@ def read_export_metadata(path: str | Path) -> dict[str, Any]:
     if version > EXPORT_VERSION:
         raise CompactFFError(
             f"{path} has export version {version}, this compactff-md reads up to {EXPORT_VERSION}; "
-            "run: pip install --upgrade compactff-md"
+            "install a newer one"
         )
     return content
 

@@ -19,8 +19,15 @@ from compactff_md.mliap.halo import KokkosHalo, NoHalo, OwnerHalo
 from compactff_md.mliap.messages import Messages, find_messages
 from compactff_md.mliap.pairs import pair_table
 from compactff_md.mliap.running import RunningLammps, find_running
-from compactff_md.mliap.step import Step, has_ghost_neighbours, is_kokkos, read_step, write_step
-from compactff_md.mliap.stopping import StoppedError, end_all_ranks, is_alone, stopped
+from compactff_md.mliap.step import (
+    Step,
+    has_ghost_neighbours,
+    has_gpu_arrays,
+    is_kokkos,
+    read_step,
+    write_step,
+)
+from compactff_md.mliap.stopping import StoppedError, end_all_ranks, first_rank, is_alone, say, stopped
 from compactff_md.students import in_dtype
 from compactff_md.units import EV_TO_KCAL_PER_MOL
 
@@ -91,6 +98,7 @@ class MLIAPStudent:
         self.shells = network.num_interactions - (0 if network.needs_autograd else 1)
         self._owners: OwnerHalo | None = None
         self._listed_ghosts = False
+        self._told_bonds = False
         self._kept: Tensor | None = None
 
     @property
@@ -139,9 +147,9 @@ class MLIAPStudent:
 
     def _compute(self, data: Any) -> None:
         network = self.network
-        if self.running is not None and self.running.lists_are_new:
-            self._check_bonds(self.running)
         step = read_step(data, self.element_types, self.num_known, self.shells)
+        if self.running is not None and self.running.lists_are_new:
+            self._check_bonds(self.running, step)
         if network.dtype_like().device != step.species.device:
             self.network = network = network.to(step.species.device)
         halo = network.halo = self._halo(data, step)
@@ -174,7 +182,7 @@ class MLIAPStudent:
         if self.network.num_interactions == 1:
             return NoHalo(step.num_rows)
         # On the CPU, Kokkos' exchange writes beyond a buffer of LAMMPS (its issue 4814).
-        if is_kokkos(data) and self.has_gpu:
+        if is_kokkos(data) and (self.has_gpu or (self.running is None and has_gpu_arrays(data))):
             if not hasattr(data, "forward_exchange"):
                 raise stopped("exchanges on a GPU need a LAMMPS of 22 Jul 2025 or newer")
             return KokkosHalo(data, step.columns, step.num_rows)
@@ -216,14 +224,20 @@ class MLIAPStudent:
             f"pair_style mliap unified FILE 1, and comm_modify cutoff {self._reach_A(2.0):g} or more"
         )
 
-    def _check_bonds(self, running: RunningLammps) -> None:
-        """Neighbours by bonds are in LAMMPS' lists; all ranks see the same."""
-        if running.leaves_bonded_out:
-            raise stopped(
-                "atoms that bonds connect are missing among LAMMPS' neighbours: write "
-                "special_bonds lj/coul 1 1 1. Where another pair style wants weights of 0, 1e-50 does as "
-                "well and keeps them"
-            )
+    def _check_bonds(self, running: RunningLammps, step: Step) -> None:
+        """Bonded neighbours are in LAMMPS' lists; the bonds may be of other styles, where there are some."""
+        if self._told_bonds or not running.leaves_bonded_out:
+            return
+        self._told_bonds = True
+        message = (
+            "atoms that bonds connect are missing among LAMMPS' neighbours: write "
+            "special_bonds lj/coul 1 1 1. Where another pair style wants weights of 0, 1e-50 does as "
+            "well and keeps them"
+        )
+        if not self._on_any_rank(step.has_others):
+            raise stopped(message) if running.size == 1 or self.messages else CompactFFError(message)
+        if first_rank():
+            say(f"where the student's own atoms have bonds, {message}")
 
     def _check_reach(self, running: RunningLammps) -> None:
         # Without messages, a rank with no such list goes on: it has to be ended.

@@ -40,6 +40,8 @@ class Step:
         Which of LAMMPS' pairs these are, shape (Q,); None for all.
     num_pairs
         How many pairs LAMMPS has.
+    has_others
+        Whether the rank sees atoms of no element, which belong to another pair style.
     """
 
     num_owned: int
@@ -54,6 +56,7 @@ class Step:
     vectors_A: Tensor
     used: Tensor | None
     num_pairs: int
+    has_others: bool
 
     def of_all_pairs(self, values: Tensor) -> Tensor:
         """Values of the pairs that count, shape (Q, 3), among zeros for the others, shape (P, 3)."""
@@ -65,6 +68,11 @@ class Step:
 def is_kokkos(data: Any) -> bool:
     """Whether the data object is of LAMMPS' Kokkos build."""
     return "kokkos" in type(data).__module__.lower()
+
+
+def has_gpu_arrays(data: Any) -> bool:
+    """Whether the data object's arrays are of a GPU, which NumPy's are not."""
+    return not isinstance(data.elems, np.ndarray)
 
 
 def has_ghost_neighbours(data: Any) -> bool:
@@ -124,7 +132,8 @@ def read_step(data: Any, elements: list[str], num_known: int, shells: int) -> St
     rows = int(chosen.sum()) if has_ghost_neighbours(data) else owned
     absent = (kinds[:owned] < 0).nonzero().squeeze(1) if has_null else kinds.new_zeros(0)
     species = kinds.clamp(min=0)
-    return Step(owned, rows, atoms, order, columns, species, absent, first, second, vectors, used, pairs)
+    table = first, second, vectors
+    return Step(owned, rows, atoms, order, columns, species, absent, *table, used, pairs, has_null)
 
 
 def write_step(data: Any, energies: Tensor, total: float, pair_gradients: Tensor) -> None:

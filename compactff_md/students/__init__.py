@@ -1,6 +1,6 @@
 """Students: compact networks from edges to energies of atoms."""
 
-from compactff_md.students.base import DTYPES, StudentNetwork, in_dtype
+from compactff_md.students.base import DTYPES, StudentNetwork, cast, in_dtype
 from compactff_md.students.presets import (
     ARCHITECTURES,
     BUDGETS,
@@ -18,6 +18,7 @@ __all__ = [
     "SIZES",
     "VARIANTS",
     "StudentNetwork",
+    "cast",
     "create",
     "in_dtype",
     "rebuild",

@@ -273,12 +273,16 @@ def in_dtype(network: StudentNetwork, dtype: str) -> StudentNetwork:
     """
     if dtype not in DTYPES:
         raise CompactFFError(f"unknown dtype {dtype!r}; allowed are {', '.join(DTYPES)}")
-    copied = copy.deepcopy(network)
-    kept = {name: getattr(copied, name) for name in PRECISE_BUFFERS}
-    copied.to(DTYPES[dtype])
+    return cast(copy.deepcopy(network), DTYPES[dtype]).eval().requires_grad_(False)
+
+
+def cast(network: StudentNetwork, dtype: torch.dtype) -> StudentNetwork:
+    """Turn a network itself into a dtype, but for energies of elements, which stay in float64."""
+    kept = {name: getattr(network, name) for name in PRECISE_BUFFERS}
+    network.to(dtype)
     for name, buffer in kept.items():
-        copied.register_buffer(name, buffer.double())
-    return copied.eval().requires_grad_(False)
+        network.register_buffer(name, buffer.double())
+    return network
 
 
 def check_elements(elements: list[str]) -> list[str]:

@@ -316,6 +316,7 @@ class MomentsStudent(StudentNetwork):
         return self.evaluate(vectors, neighbours, species, False)[0]
 
     @torch.jit.unused
+    @torch.no_grad()
     def initialise_from_data(self, vectors: Tensor, neighbours: Tensor, species: Tensor) -> None:
         """Centre and scale every layer's invariants on a sample of the data."""
         distance = (vectors * vectors).sum(-1).sqrt()
@@ -328,14 +329,13 @@ class MomentsStudent(StudentNetwork):
         components = self.components((vectors / distance.unsqueeze(-1)).transpose(1, 2))
         feature = distance[:, :0]
         moments = components[:, :, :0]
-        with torch.no_grad():
-            for k, (layer, direction) in enumerate(zip(self.layers, self.directions)):  # noqa: B905
-                sent = feature[:, :0]
-                if k > 0 and self.directed > 0:
-                    direction.scale_to(moments)
-                    sent = direction(moments, feature)[0].flatten(1)
-                scalars, sent = self.told_by(k, feature, sent, species)
-                fresh = self.moments_of(components, parts[k], scalars, sent, neighbours)[0]
-                moments = torch.cat([moments, fresh], dim=2)
-                layer.scale_to(moments)
-                feature = layer(moments, feature, central)[1]
+        for k, (layer, direction) in enumerate(zip(self.layers, self.directions)):  # noqa: B905
+            sent = feature[:, :0]
+            if k > 0 and self.directed > 0:
+                direction.scale_to(moments)
+                sent = direction(moments, feature)[0].flatten(1)
+            scalars, sent = self.told_by(k, feature, sent, species)
+            fresh = self.moments_of(components, parts[k], scalars, sent, neighbours)[0]
+            moments = torch.cat([moments, fresh], dim=2)
+            layer.scale_to(moments)
+            feature = layer(moments, feature, central)[1]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ase.io import read, write
 
+from compactff_md.cli.distill import resolve
 from compactff_md.engines.lammps_installation import inspect
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -202,7 +203,7 @@ class TestNames:
             (("--force", "magic"), ["force is 'magic'", "torchforce"]),
             (("--platform", "Abacus"), ["Abacus", "Reference"]),
             (("--time", "10 parsecs"), ["--time is '10 parsecs'", "10ps"]),
-            (("--steps", 10), ["either as steps or as time_ps"]),
+            (("--steps", 10), ["steps or time_ps, and not both"]),
             (("--pressure", 1), ["pressure_bar is for npt only"]),
             (("--timestep", -1), ["timestep_fs is -1"]),
             (("--set", "colour=red"), ["unknown setting 'colour'", "friction_per_ps"]),
@@ -239,6 +240,30 @@ class TestNames:
         ):
             (tmp_path / name).write_text(content)
             refused(*TRAIN, "--recipe", tmp_path / name, "--out", tmp_path / "out", words=[word, name])
+
+    def test_a_field_is_given_as_a_whole_or_in_parts(self, refused, tmp_path):
+        for pair in (("sampling=3", "sampling.frames=10"), ("sampling.frames=10", "sampling=3")):
+            options = [word for text in pair for word in ("--set", text)]
+            refused(
+                "distill",
+                "x.xyz",
+                *options,
+                "--out",
+                tmp_path / "out",
+                words=["sampling and sampling.frames"],
+            )
+
+    def test_a_recipe_that_was_moved_finds_its_structures_beside_it(self, tmp_path, monkeypatch):
+        recipe = DATA.parents[1] / "training" / "recipes" / "argyrodite.yaml"
+        monkeypatch.chdir(tmp_path)
+        assert Path(resolve(recipe, {}).structures).is_file()
+        assert resolve(recipe, {"structures": "own.xyz"}).structures == "own.xyz"
+
+    def test_compare_names_what_is_no_report(self, refused, tmp_path):
+        (tmp_path / "a").mkdir()
+        words = ["holds no report.json", "--teacher and --structures"]
+        refused("compare", tmp_path / "a", tmp_path / "a", "--out", tmp_path / "out", words=words)
+        assert not (tmp_path / "out").exists()
 
     def test_distill_needs_structures(self, refused, tmp_path):
         refused("distill", "--out", tmp_path / "out", words=["structures", "missing"])
@@ -328,7 +353,7 @@ class TestDecks:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            (("--steps", 10, "--time", "1ps"), ["either as steps or as time_ps"]),
+            (("--steps", 10, "--time", "1ps"), ["steps or time_ps, and not both"]),
             (("--steps", 10, "--ensemble", "npt"), ["periodic in all directions"]),
             (("--steps", 10, "--units", "lj"), ["units is 'lj'", "'metal' or 'real'"]),
             (("--steps", 10, "--pressure", 1), ["pressure_bar is for npt only"]),

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 from ase.build import molecule
-from ase.io import write
+from ase.io import read, write
 from typer.testing import CliRunner
 
 from compactff_md import load
@@ -55,6 +55,10 @@ def test_what_cannot_be_evaluated_is_told(tmp_path):
     assert "right.xyz frame 0 holds H, O; the student knows Li, P, S, Cl" in flat(
         run("argyrodite-ultra-tiny", right)
     )
+    nan = read(right, ":")
+    nan[1].info["REF_energy"] = float("nan")
+    write(tmp_path / "nan.xyz", nan)
+    assert "nan.xyz frame 1: energy is NaN or infinite" in flat(run(NAME, tmp_path / "nan.xyz"))
     assert "no frame has energy under dft" in flat(run(NAME, right, "--energy-key", "dft"))
 
 

@@ -13,8 +13,8 @@ def test_steps_or_time_give_the_length():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "either as steps or as time_ps"),
-        ({"steps": 1, "time_ps": 1}, "not as both"),
+        ({}, r"no length: give steps \(--steps 20000\) or time_ps \(--time 10ps\)"),
+        ({"steps": 1, "time_ps": 1}, "two lengths.*not both"),
         ({"steps": 0}, "steps is 0: .*greater than or equal to 1"),
         ({"steps": 10, "ensemble": "nph"}, "ensemble is 'nph': .*'nve', 'nvt' or 'npt'"),
         ({"steps": 10, "timestep_fs": 0}, "timestep_fs is 0"),

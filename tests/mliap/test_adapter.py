@@ -299,6 +299,35 @@ def test_a_rank_that_alone_sees_what_is_wrong_ends_all(ended, monkeypatch, reach
     assert words in str(ended[0])
 
 
+@pytest.mark.parametrize("others", [False, True])
+def test_bonds_may_be_of_another_style_where_there_is_one(monkeypatch, capfd, others):
+    monkeypatch.setattr(Running, "leaves_bonded_out", True)
+    monkeypatch.setattr(Running, "size", 1)
+    made, part = adapter(), np.arange(0, 60, 2)
+    made.running = Running()
+    rank = ranks_of(LIQUID, (1, 1, 1), made.network.cutoff_A, interactions=2)[0]
+    null = np.flatnonzero(~np.isin(rank.tags - 1, part))
+    options = {"listed": part, "null": null} if others else {}
+    data = PlainData(rank, made.element_types, made.network.cutoff_A, True, **options)
+    data.rank = rank
+    if others:
+        for _ in range(2):
+            made.compute_forces(data)
+        assert capfd.readouterr().err.count("where the student's own atoms have bonds") == 1
+    else:
+        with pytest.raises(StoppedError, match="special_bonds lj/coul 1 1 1"):
+            made.compute_forces(data)
+
+
+def test_a_kokkos_that_cannot_be_asked_is_known_by_its_arrays(monkeypatch):
+    adapters, datas = kokkos("moments", LIQUID, (1, 1, 1))
+    adapters[0].has_gpu = False
+    monkeypatch.setattr(module, "has_gpu_arrays", lambda data: True)
+    run_ranks(adapters, datas)
+    assert datas[0].exchanges
+    assert_like(totals(datas, len(LIQUID)), expected(adapters[0], LIQUID))
+
+
 @pytest.mark.parametrize(
     ("variables", "ends"),
     [

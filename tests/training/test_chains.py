@@ -403,6 +403,30 @@ def test_given_structures_are_all_asked_for_whatever_the_first_ones_are(tmp_path
         run(tmp_path / "fewer", fewer, structures, sampling(), calculator=Unable)
 
 
+def test_given_structures_without_a_label_are_asked_for_again(tmp_path):
+    """The cause may be mended, or more failures be allowed."""
+    far = molecule("CH4")
+    far.positions += 200.0
+    structures = dict(enumerate([molecule("CH4")] * 5 + [far] * 10 + [molecule("CH4")] * 5))
+    spec = ChainSpec(name="g", purpose="train", members=tuple(range(20)), frames=20, seed=(0,), walk="given")
+    config = sampling(max_failures=0.2)
+    task = chain_task(spec, structures, tmp_path, config, alone=True)
+    labeller = Labeller(SimpleNamespace(name="test", settings={}, calculator=Unable))
+    for calls in (20, 30):  # of those that failed, and no others
+        with pytest.raises(CompactFFError, match=r"failed on 10 of 20 frames.*the last failure: [^.]"):
+            perform(task, labeller, print)
+        assert int(np.load(tmp_path / "state.npz")["calls"]) == calls
+    config = config.model_copy(update={"max_failures": 1.0})
+    perform(chain_task(spec, structures, tmp_path, config, alone=True), labeller, print)
+    assert len(frames_of(tmp_path)) == 10
+    mended = chain_task(spec, structures, tmp_path / "mended", sampling(max_failures=0.2), alone=True)
+    with pytest.raises(CompactFFError, match="failed on 10 of 20"):
+        perform(mended, Labeller(SimpleNamespace(name="test", settings={}, calculator=Unable)), print)
+    counts = perform(mended, Labeller(SimpleNamespace(name="test", settings={}, calculator=EMT)), print)
+    assert (counts["attempts"], counts["failures"], counts["calls"]) == (20, 0, 30)
+    assert sorted(a.info["structure"] for a in frames_of(tmp_path / "mended")) == list(range(20))
+
+
 @pytest.mark.parametrize("walk", ["rattle", "modes", "md"])
 def test_a_chain_whose_frames_are_all_rejected_ends(tmp_path, walk):
     spec = modes_spec(4).model_copy(update={"walk": walk})

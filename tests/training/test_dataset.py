@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import ase
 import numpy as np
 import pytest
@@ -5,6 +7,7 @@ from ase.build import molecule
 from ase.io import read, write
 
 from compactff_md.errors import CompactFFError
+from compactff_md.structure import Structure
 from compactff_md.training.config import TrainConfig, make_config
 from compactff_md.training.dataset import known_elements, load_sets, read_labelled, split
 from compactff_md.training.keys import LabelKeys
@@ -91,6 +94,23 @@ def test_split_is_reproducible_and_disjoint(ethanol_files):
     assert (len(train), len(valid)) == (38, 2)
     assert train.digest == again.digest != split(data, seed=4)[0].digest
     assert not {f.name for f in train.frames} & {f.name for f in valid.frames}
+
+
+def test_copies_are_held_out_together_and_lone_elements_are_not(ethanol_files):
+    data = read_labelled(ethanol_files["train"])
+    tripled = replace(data, frames=data.frames * 3)
+    for seed in range(10):
+        train, valid = split(tripled, seed)
+        sides = [{f.structure.positions_A.tobytes() for f in part.frames} for part in (train, valid)]
+        assert not sides[0] & sides[1] and len(valid) % 3 == 0 and len(train) + len(valid) == 120
+    silane = Structure.from_ase(molecule("SiH4"))
+    lone = replace(data.frames[0], structure=silane, forces_eV_per_A=np.zeros((5, 3)))
+    mixed = replace(data, frames=(*data.frames[:19], lone))
+    for seed in range(60):
+        train, valid = split(mixed, seed)
+        assert len(valid) == 1 and "Si" in train.elements and "Si" not in valid.elements
+    with pytest.raises(CompactFFError, match="none of the 3 frames can be held out"):
+        split(replace(data, frames=data.frames[:1] * 3), 0)
 
 
 def test_elements_of_the_student(ethanol_files):

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,8 +10,10 @@ import torch
 from compactff_md.errors import CompactFFError
 from compactff_md.neighbours import neighbour_table
 from compactff_md.structure import Structure
+from compactff_md.students import create
+from compactff_md.training.batches import FrameStore
 from compactff_md.training.dataset import load_sets
-from compactff_md.training.loop import CHECKPOINT, is_lost, train
+from compactff_md.training.loop import CHECKPOINT, _sample, is_lost, train
 from compactff_md.training.metrics import compare, summary
 from compactff_md.training.progress import Reporter
 
@@ -127,6 +130,36 @@ def test_a_time_limit_anneals_to_zero_over_interruptions(ethanol_sets, quick_con
 def test_epochs_count_batches(ethanol_sets, quick_config, tmp_path):
     result = train(quick_config(steps=None, epochs=3, batch_size=4), *ethanol_sets, tmp_path)
     assert result.steps == 9
+
+
+def test_another_number_of_processes_goes_on_at_the_same_progress(ethanol_sets, quick_config, tmp_path):
+    config = quick_config(steps=None, epochs=2, batch_size=1, checkpoint_seconds=0)
+    with pytest.raises(KilledError):
+        train(config, *ethanol_sets, tmp_path, KillAt(6))
+    content = torch.load(tmp_path / CHECKPOINT, weights_only=True)
+    done = content["state"]["position"]
+    assert content["state"]["world"] == 1 and done > 2
+    content["state"] |= {"world": 2, "position": done // 2}  # as two processes would have left it
+    torch.save(content, tmp_path / CHECKPOINT)
+    assert train(config, *ethanol_sets, tmp_path).steps == done + 20 - 2 * (done // 2)
+
+
+def test_validation_takes_a_tenth_of_the_time(ethanol_sets, quick_config, tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("compactff_md.training.loop.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    class Ticking(Reporter):
+        def update(self, done: float, **numbers: float) -> None:
+            clock[0] += 10.0 if numbers else 1.0  # a validation and a step
+
+    result = train(quick_config(steps=250, validate_seconds=20), *ethanol_sets, tmp_path, Ticking())
+    assert [row["step"] for row in result.history] == [21, 121, 221, 250]
+
+
+def test_the_first_look_at_the_data_is_no_larger_than_a_batch(ethanol_sets):
+    network = create("ultra-tiny", ["H", "C", "O"])
+    store = FrameStore(ethanol_sets[0].frames, network, torch.device("cpu"), torch.float32)
+    assert [len(_sample(store, most)) for most in (1, 9, 30, 4096)] == [1, 1, 3, 10]
 
 
 def test_divergence_is_told(ethanol_sets, quick_config, tmp_path):

@@ -101,6 +101,12 @@ def test_the_rate_rises_shortly_and_falls_to_zero():
     assert all(a > b for a, b in pairwise(rates[10:]))
 
 
+def test_the_rate_rises_after_what_compiling_took():
+    config = make_config(TrainConfig, {"learning_rate": 1e-2, "warmup": 0.1})
+    assert learning_rate(config, 0.2, 0.2) < 1e-4 < learning_rate(config, 0.21, 0.2) < 2e-3
+    assert learning_rate(config, 0.3, 0.2) == pytest.approx(learning_rate(config, 0.3))
+
+
 def test_the_energy_weight_rises_near_the_end():
     config = make_config(TrainConfig, {"energy_weight": 0.1, "energy_weight_end": 10.0})
     assert energy_weight(config, 0.0) == energy_weight(config, 0.6) == pytest.approx(0.1)

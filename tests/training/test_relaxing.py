@@ -107,3 +107,13 @@ def test_relaxing_takes_at_most_half_of_the_time(tmp_path):
     pool = Asked(create_teacher("ase.calculators.emt:EMT"), 1, tmp_path)
     relaxed_in(tmp_path, minutes=1.0, pool=pool)
     assert 0.0 < pool.left_s <= 18.0
+
+
+def test_a_relaxation_whose_time_was_over_goes_on_with_more(tmp_path, calls, monkeypatch):
+    monkeypatch.setattr("compactff_md.training.pool.LEAST_TIME_S", 0.0)
+    short = relaxed_in(tmp_path, minutes=1e-9)
+    assert len(calls) == 3 == relaxation_calls(tmp_path)
+    assert relaxed_in(tmp_path, minutes=1e-9) == short and len(calls) == 3
+    longer = relaxed_in(tmp_path, minutes=5.0)
+    assert len(calls) > 6 and relaxation_calls(tmp_path) == len(calls)
+    assert all(longer[k] != short[k] for k in range(3))

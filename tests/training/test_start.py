@@ -9,6 +9,7 @@ import torch
 import compactff_md
 from compactff_md.artifact import describe, save_student
 from compactff_md.errors import CompactFFError
+from compactff_md.students import DTYPES
 from compactff_md.training.dataset import load_sets
 from compactff_md.training.distill import train_from_files
 from compactff_md.training.frames import LabelledSet
@@ -113,3 +114,14 @@ def test_elements_that_it_does_not_know(copper_frames, quick_config, tmp_path):
     sets = load_sets([copper_frames[:8]], copper_frames[8:], quick_config())
     with pytest.raises(CompactFFError, match="which knows H, C, N, O, F, P, S, Cl; asked for are Cu, too"):
         train(quick_config(start_from=START), *sets, tmp_path)
+
+
+def test_the_precision_may_change(ethanol_sets, quick_config, tmp_path):
+    train_set, valid_set = ethanol_sets
+    first = train(quick_config(steps=2, dtype="float64"), *ethanol_sets, tmp_path / "a").network
+    save_student(tmp_path / "a.safetensors", first, describe(first))
+    for dtype in ("float32", "float64"):
+        config = quick_config(steps=2, dtype=dtype, start_from=str(tmp_path / "a.safetensors"))
+        network = train(config, train_set, valid_set, tmp_path / dtype).network
+        assert network.dtype_like().dtype == DTYPES[dtype]
+        assert network.energy_shift_eV.dtype == DTYPES["float64"]

@@ -99,3 +99,21 @@ def test_an_element_that_no_frame_had_is_far_away(ethanol_sets, tmp_path):
     seen = environments(network, held_out.frames)
     strange = made.distance(*_tensors(seen.features, np.full(len(seen.species), 3)))
     assert float(strange.min()) > 10 * float(made.distance(*_tensors(seen.features, seen.species)).max())
+
+
+def test_blocks_of_atoms_give_the_same(trained, ethanol_sets, monkeypatch):
+    learned, held_out = ethanol_sets
+    compared = compare(trained, held_out.frames)
+    whole = fit_uncertainty(trained, learned.frames, compared)
+    monkeypatch.setattr("compactff_md.training.uncertainty.BLOCK_ATOMS", 7)
+    parts = fit_uncertainty(trained, learned.frames, compared)
+    for name, value in whole.state_dict().items():
+        assert torch.allclose(value, parts.state_dict()[name], rtol=1e-5), name
+    monkeypatch.setattr("compactff_md.training.uncertainty.MOST_ATOMS", 18)
+    asked = []
+    monkeypatch.setattr(
+        "compactff_md.training.uncertainty.environments",
+        lambda network, frames: asked.append(len(frames)) or environments(network, frames),
+    )
+    fit_uncertainty(trained, learned.frames, compared)
+    assert asked[0] == 2

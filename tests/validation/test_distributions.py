@@ -64,6 +64,17 @@ def test_the_excess_is_the_true_distance_and_chance_does_not_know_of_it():
     assert max(chance) < 1.2 * min(chance)
 
 
+@pytest.mark.parametrize("count", [7, 16])
+def test_how_much_there_is_to_count_is_no_noise(count):
+    """Pairs within reach come and go; where they are is the same."""
+    rng = np.random.default_rng(0)
+    shape = apart(0.0)[0]
+    sides = [np.array([[5e4 * rng.uniform(0.5, 1.5) * shape] for _ in range(count)]) for _ in range(2)]
+    sides = [rng.poisson(side).astype(float) for side in sides]
+    finding = judge_difference("k", *sides, LIMIT, 1)
+    assert finding.verdict == "pass", finding
+
+
 def test_groups_without_counts_are_left_out():
     a, b = np.zeros((2, 4)), np.zeros((2, 4))
     a[0, 0] = b[0, 3] = 7.0

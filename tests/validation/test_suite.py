@@ -14,13 +14,16 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.cluster import Icosahedron
 
+from compactff_md.engines import openmm_import
 from compactff_md.errors import CompactFFError
 from compactff_md.files import write_json
 from compactff_md.structure import Structure
 from compactff_md.student import load
 from compactff_md.validation import campaign as campaign_module
 from compactff_md.validation import shipped
+from compactff_md.validation import subject as subject_module
 from compactff_md.validation.comparison import Candidate, write_comparison
 from compactff_md.validation.endurance import Break, Endurance
 from compactff_md.validation.engine_ase import ASEEngine
@@ -217,6 +220,19 @@ class TestValidate:
         with pytest.raises(CompactFFError, match="the validation of another structures"):
             validate(assignment(settings=settings, structures=[moved]), tmp_path / "out")
 
+    def test_an_engine_that_is_not_here_is_refused_before_anything_is_written(self, tmp_path, monkeypatch):
+        def nothing():
+            raise CompactFFError("no LAMMPS that runs students was found")
+
+        monkeypatch.setattr(subject_module, "find_lammps", nothing)
+        with pytest.raises(CompactFFError, match="no LAMMPS"):
+            validate(assignment(engine="lammps"), tmp_path / "out")
+        monkeypatch.setattr(openmm_import, "openmm", openmm_import.Missing("openmm", "pip", "no module"))
+        for engine in ("openmm", "openmm-python"):
+            with pytest.raises(CompactFFError, match="openmm cannot be imported"):
+                validate(assignment(engine=engine), tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
     def test_systems_by_their_atoms(self):
         a, b = molecule(), Structure(molecule().positions_A[::-1], [8, 8, 6, 6])
         moved = Structure(a.positions_A + 0.1, a.numbers)
@@ -229,6 +245,11 @@ class TestValidate:
         order = [np.argsort(-frame.numbers, kind="stable") for frame in frames]
         same = [Structure(f.positions_A[k], f.numbers[k]) for f, k in zip(frames, order, strict=True)]
         assert {name: len(found) for name, found in group(same).items()} == {"C4H10": 2, "C4H10-2": 1}
+
+    def test_a_cluster_of_metal_is_one_system_whatever_is_near(self):
+        cluster = Icosahedron("Cu", 2)
+        frames = [Structure(scale * cluster.positions, cluster.numbers) for scale in (1.0, 1.2, 1.4)]
+        assert {name: len(found) for name, found in group(frames).items()} == {"Cu13": 3}
 
     @pytest.mark.parametrize("section", ["structure", "dynamics", "thermodynamics"])
     def test_a_student_that_does_not_last_fails(self, tmp_path, monkeypatch, section):
@@ -287,6 +308,10 @@ class TestSettings:
         quick, standard, full = (suite_settings(s) for s in ("quick", "standard", "full"))
         assert quick.sections == SECTIONS
         assert quick.replica_ps < standard.replica_ps < full.replica_ps
+
+    @pytest.mark.parametrize(("timestep_fs", "steps"), [(0.5, 8), (0.1, 40), (0.6, 6), (1.5, 2), (9.0, 1)])
+    def test_frames_are_no_further_apart_than_asked(self, timestep_fs, steps):
+        assert suite_settings("quick", timestep_fs=timestep_fs).every() == steps
 
     @pytest.mark.parametrize(
         ("suite", "changes", "words"),
