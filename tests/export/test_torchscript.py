@@ -112,7 +112,7 @@ def test_metadata_of_foreign_damaged_and_newer_files(tmp_path):
     content["export"]["export_version"] = 99
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/extra/compactff_md.json", json.dumps(content))
-    with pytest.raises(CompactFFError, match="upgrade"):
+    with pytest.raises(CompactFFError, match="reads up to 1; install a newer"):
         read_export_metadata(path)
 
 
