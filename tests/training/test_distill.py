@@ -10,6 +10,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.training.config import DistillConfig, make_config, read_config
 from compactff_md.training.distill import distill, label, train_from_files
 from compactff_md.training.progress import Reporter
+from reporters import Notes
 
 FILES = ["metrics.json", "recipe.yaml", "report.png", "student.safetensors"]
 
@@ -32,14 +33,6 @@ class KillIn(Reporter):
             self.signs -= 1
             if self.signs == 0:
                 raise KilledError
-
-
-class Notes(Reporter):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 @pytest.fixture

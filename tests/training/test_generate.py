@@ -11,6 +11,7 @@ from compactff_md.training.generate import driver_versions, flocks, generate_lab
 from compactff_md.training.planning import ChainSpec, PlannedChain
 from compactff_md.training.progress import Reporter
 from compactff_md.training.splitting import drop_copies, held_out
+from reporters import Notes
 
 EMT = "ase.calculators.emt:EMT"
 
@@ -105,14 +106,6 @@ def test_chains_with_a_driver_are_shared_between_all_of_a_cluster(tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         generate_labels(config, [molecule("CH3OH")], create_teacher(EMT), tmp_path, Reporter())
     assert [len(task.get("chains", [task])) for task in pool.tasks] == [1, 2, 2, 2]
-
-
-class Notes(Reporter):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 def test_frames_that_are_all_rejected_end_the_labelling_and_are_told(tmp_path):

@@ -14,18 +14,10 @@ from compactff_md.training.config import DistillConfig, make_config
 from compactff_md.training.distill import distill, label
 from compactff_md.training.drivers import Driver
 from compactff_md.training.planning import plan_chains
-from compactff_md.training.progress import Reporter
 from compactff_md.training.splitting import elements_of, split_frames
+from reporters import Notes
 
 TEACHER = "ase.calculators.emt:EMT"
-
-
-class Notes(Reporter):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 def rattled(count: int, name: str = "CH3OH", seed: int = 0) -> list[ase.Atoms]:

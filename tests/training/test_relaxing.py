@@ -10,6 +10,7 @@ from compactff_md.training.packing import encode_atoms
 from compactff_md.training.pool import TeacherPool
 from compactff_md.training.progress import Reporter
 from compactff_md.training.relaxing import Clock, relax_all, relaxation_calls
+from reporters import Notes
 
 NAMES = ("CH3OH", "H2O", "CH4")
 
@@ -25,14 +26,6 @@ class KillAfter(Reporter):
     def update(self, done: float, **numbers: float) -> None:
         if done >= self.most:
             raise KilledError
-
-
-class Notes(Reporter):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
 
 
 def relaxed_in(folder, reporter=None, minutes=None, pool=None):
