@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ LEFT_BY_A_RUN = ("settings.json", "log.csv", "trajectory.xtc", "trajectory.dcd",
 
 class RunFolder:
     """Claims a folder for one run; use as a context manager, which holds its lock.
+
+    A run that ends before it wrote its settings leaves nothing, not even the folder if it made that.
 
     Parameters
     ----------
@@ -66,6 +69,11 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not self.settings.exists():
+            Path(self._lock.name).unlink(missing_ok=True)
+            if self._new:
+                with suppress(OSError):  # somebody else's files lie there by now
+                    self.path.rmdir()
         self._lock.close()
 
     def write_settings(self, settings: MDSettings, identity: dict[str, Any], **facts: Any) -> None:
@@ -124,6 +132,7 @@ class RunFolder:
             )
 
     def _make(self) -> None:
+        self._new = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -158,7 +158,7 @@ def test_the_barostat_moves_molecules_and_reaches_the_volume_of_an_ideal_gas(tmp
 def test_bad_input_is_refused_and_leaves_nothing(tmp_path, network, structure, fields, message):
     with pytest.raises(CompactFFError, match=message):
         run_md(structure, network, settings(force="python", **fields), tmp_path / "run")
-    assert not (tmp_path / "run" / "settings.json").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def explosive(after_step: int, energy: float, push: float):
@@ -209,6 +209,14 @@ def test_a_student_that_fails_in_equilibration_is_stopped(tmp_path):
 def test_a_start_that_makes_no_sense_is_stopped_at_once(tmp_path, fields):
     with pytest.raises(MDStopped, match="before the first step: "):
         simulate(explosive(-1, float("nan"), float("nan")), settings(**fields), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_fails_leaves_what_others_put_into_its_folder(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(CompactFFError, match="unknown platform"):
+        simulate(springs(ethanol()), settings(platform="TPU"), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 MORE_ROOM, SOUNDER = "fewer atoms, a smaller skin, or another platform", "try a smaller timestep"
