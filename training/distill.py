@@ -215,11 +215,12 @@ def _rounds(
     """On-policy rounds until the student is no worse on its own trajectories, or the labels are spent."""
     done: list[Round] = []
     left = config.rounds.labels
+    starts = start_structures(labels, config.structures) if config.rounds.most else []
     for index in range(config.rounds.most):
         part = _share_of(config, config.rounds.training_share)
         sets, tests = _own_sets(config, part, labels, done)
         folder = run.path / "rounds" / f"{index + 1:02d}"
-        arguments = (index, config, part, sets, tests, start_structures(labels), teacher, folder)
+        arguments = (index, config, part, sets, tests, starts, teacher, folder)
         budget = left // (config.rounds.most - index)
 
         def open_there(teacher: Teacher, workers: int, folder: Path) -> Pool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import compress
@@ -42,6 +43,9 @@ from compactff_md.training.teacher_check import examine
 LABELS_FILE = "labels.json"
 LABELLING_SHARE = 0.5  # of `minutes`
 FLOCK_ATOMS = 1200  # that a driver moves together
+ANY = sys.maxsize  # in the place of a structure's index
+# Or twice that of the calmest, for a largest force in dynamics at room temperature has as much.
+CALM_eV_PER_A = 3.0
 
 
 @dataclass(frozen=True)
@@ -305,16 +309,33 @@ def driver_versions(config: DistillConfig) -> dict[str, str]:
     return {f"driver_{name}": create_teacher(name).version for name in sorted(names)}
 
 
-def start_structures(labels: Labels, most: int = 200) -> list[ase.Atoms]:
-    """Labelled structures from which a student may run: the calmest of each composition, evenly spaced."""
-    frames = read_structures(labels.train)
-    calmest: dict[str, ase.Atoms] = {}
-    for atoms in frames:
-        key = atoms.get_chemical_formula()
+def start_structures(labels: Labels, given: str | Path | None, most: int = 200) -> list[ase.Atoms]:
+    """Labelled structures from which a student may run, evenly spaced where there are more than ``most``.
+
+    They are the calmest frame, by its largest force, of each structure that was given (in the file ``given``)
+    or that dynamics started from, and of each composition that has none of these. Those far from calm beside
+    others of their composition are left out.
+    """
+    num_given = 0 if given is None else len(read_structures(given))
+    calmest: dict[tuple[str, int], ase.Atoms] = {}
+    for atoms in read_structures(labels.train):
+        member = int(atoms.info["structure"])
+        own = member < num_given or atoms.info.get("source") == "md"
+        key = (atoms.get_chemical_formula(), member if own else ANY)
         if key not in calmest or _largest_force(atoms) < _largest_force(calmest[key]):
             calmest[key] = atoms
-    found = list(calmest.values())
+    alike: dict[str, list[ase.Atoms]] = defaultdict(list)
+    for (formula, member), atoms in sorted(calmest.items(), key=lambda item: item[0][1]):
+        if member != ANY or formula not in alike:
+            alike[formula].append(atoms)
+    found = [atoms for frames in alike.values() for atoms in _calm(frames)]
     return [atoms.copy() for atoms in found[:: max(1, -(-len(found) // most))]]
+
+
+def _calm(frames: list[ase.Atoms]) -> list[ase.Atoms]:
+    forces = [_largest_force(atoms) for atoms in frames]
+    allowed = max(CALM_eV_PER_A, 2.0 * min(forces))
+    return [atoms for atoms, force in zip(frames, forces, strict=True) if force <= allowed]
 
 
 def _largest_force(atoms: ase.Atoms) -> float:

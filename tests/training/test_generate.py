@@ -1,13 +1,17 @@
 import re
 
+import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
 from compactff_md.errors import CompactFFError
 from compactff_md.teachers import create_teacher
 from compactff_md.training.config import DistillConfig, SamplingConfig, make_config
-from compactff_md.training.generate import driver_versions, flocks, generate_labels
+from compactff_md.training.generate import Labels, driver_versions, flocks, generate_labels, start_structures
+from compactff_md.training.labelling import write_frames
 from compactff_md.training.planning import ChainSpec, PlannedChain
 from compactff_md.training.progress import Reporter
 from compactff_md.training.splitting import drop_copies, held_out
@@ -143,3 +147,37 @@ def test_once_the_time_is_over_chains_are_left_out_but_for_what_training_needs(t
     assert "the time for labels is over" in reporter.notes[0]
     assert labels.counts["frames"] == {"train": 18, "valid": 2}
     assert labels.counts["calls"] == 1 + 10 * 3
+
+
+def labelled(atoms, member, push, **info):
+    """A frame whose largest force is ``push`` in eV/A."""
+    atoms = atoms.copy()
+    forces = np.zeros((len(atoms), 3))
+    forces[0, 0] = push
+    atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=forces)
+    atoms.info.update(structure=member, **info)
+    return atoms
+
+
+def test_a_student_runs_from_all_that_was_given_or_moved_and_one_of_each_other_composition(tmp_path):
+    trans, branched = molecule("trans-butane"), molecule("isobutane")
+    hot, water = trans.copy(), molecule("H2O")
+    hot.rattle(0.5, seed=1)
+    write(tmp_path / "given.xyz", [trans, branched, hot])
+    frames = [
+        labelled(trans, 0, 2.0, name="hot"),
+        labelled(trans, 0, 1.0, name="trans"),
+        labelled(branched, 1, 2.5, name="branched"),
+        labelled(hot, 2, 40.0, name="far from calm"),
+        labelled(trans, 3, 0.1, name="made by a step"),
+        labelled(branched, 4, 2.8, name="moved", source="md"),
+        labelled(water, 5, 8.0, name="unlike"),
+        labelled(water, 6, 6.0, name="water"),
+    ]
+    write_frames(tmp_path / "train.xyz", frames)
+    labels = Labels(tmp_path / "train.xyz", tmp_path / "valid.xyz", {}, {})
+    found = start_structures(labels, tmp_path / "given.xyz")
+    assert [atoms.info["name"] for atoms in found] == ["trans", "branched", "moved", "water"]
+    assert [atoms.info["name"] for atoms in start_structures(labels, None)] == ["moved", "water"]
+    fewer = start_structures(labels, tmp_path / "given.xyz", most=2)
+    assert [atoms.info["name"] for atoms in fewer] == ["trans", "moved"]
