@@ -4,30 +4,16 @@
 # Everything lies in runs/ below the present folder, and the other sizes find the labels there. Killed at any
 # moment, the same command goes on. PYTHON says which interpreter has the package; without it, that of `make`'s .venv
 # where there is one, else python.
-set -euo pipefail
-size=${1:?expected a size: ultra-tiny, tiny or original}
-case $size in ultra-tiny | tiny | original) ;; *)
-  echo "no such size: $size; expected ultra-tiny, tiny or original" >&2
-  exit 1
-  ;;
-esac
-here=$(dirname "$0")
-made=$here/../../.venv/bin/python
-[ -x "$made" ] || made=python
-python=${PYTHON:-$made}
+. "$(dirname "$0")/common.sh"
 
 molecules() { # FOLDER OPTIONS: lists of SMILES; the second of them is written last
   [ -s "runs/$1/test.smi" ] || "$python" -m compactff_md.training.molecules --out "runs/$1" "${@:2}"
 }
 
-labels() { # RECIPE FOLDER
-  "$python" -m compactff_md distill --recipe "$here/$1.yaml" --labels-only --out "runs/$2"
-}
-
 stage() { # FOLDER LABELLED STEPS LEARNING_RATE OPTIONS: one training, in processes as `launch` says
   local labelled
   labelled=$(printf 'runs/%s/train.xyz,' $2)
-  "${launch[@]}" -m compactff_md distill --recipe "$here/organic.yaml" --size "$size" --set labels_from=runs/organic-labels \
+  "${launch[@]}" -m compactff_md distill --recipe "$recipes/organic.yaml" --size "$size" --set labels_from=runs/organic-labels \
     --set "labelled=[${labelled%,}]" --set "steps=$3" --set "learning_rate=$4" --set threads=1 --out "runs/$1" "${@:5}"
 }
 
@@ -40,7 +26,7 @@ molecules molecules
 molecules molecules-more --count 9000 --test 1 --seed 1 --apart-from runs/molecules/test.smi
 molecules molecules-further --count 9000 --test 1 --seed 2 --apart-from runs/molecules/test.smi
 molecules molecules-further2 --count 12000 --test 1 --seed 3 --apart-from runs/molecules/test.smi
-molecules molecules-nitrogen --count 14000 --test 1 --seed 4 --apart-from runs/molecules/test.smi --fragments "$here/nitrogen.yaml"
+molecules molecules-nitrogen --count 14000 --test 1 --seed 4 --apart-from runs/molecules/test.smi --fragments "$recipes/nitrogen.yaml"
 labels pairs organic-pairs
 labels liquid organic-liquid
 labels organic organic-labels
@@ -66,7 +52,7 @@ case $size in
     molecules molecules-fresh --count 2400 --test 120 --seed 9 --apart-from runs/known.smi
     cat runs/molecules/test.smi runs/molecules-fresh/test.smi > runs/apart.smi
     molecules molecules-further3 --count 10000 --test 1 --seed 5 --apart-from runs/apart.smi
-    molecules molecules-nitrogen2 --count 6000 --test 1 --seed 6 --apart-from runs/apart.smi --fragments "$here/nitrogen.yaml"
+    molecules molecules-nitrogen2 --count 6000 --test 1 --seed 6 --apart-from runs/apart.smi --fragments "$recipes/nitrogen.yaml"
     labels further_still organic-further-still
     launch=("$python" -m torch.distributed.run --nproc-per-node 2)
     onward organic-original-second organic-original-third "$first organic-further" 70000 0.002
