@@ -56,7 +56,7 @@ class Structure:
 
     @property
     def volume_A3(self) -> float:
-        """Volume of the cell; defined where all three directions are periodic."""
+        """Volume of the cell; zero where a vector of it is zero."""
         return float(abs(np.linalg.det(self.cell_A)))
 
     @property

@@ -71,6 +71,11 @@ class Student:
         ----------
         options
             Of :class:`compactff_md.engines.ase.StudentCalculator`: device, dtype, skin_A.
+
+        Raises
+        ------
+        CompactFFError
+            For any other option.
         """
         return StudentCalculator(self.network, **{"uncertainty": self.uncertainty, **options})
 

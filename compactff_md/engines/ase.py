@@ -20,12 +20,16 @@ from compactff_md.students import StudentNetwork, in_dtype
 from compactff_md.students.uncertainty import Uncertainty
 
 DEFAULT_SKIN_A = 0.5
+OPTIONS = ("device", "dtype", "skin_A", "uncertainty")
 # Atoms of small structures that are asked for together.
 ROWS_AT_ONCE = 4096
 
 
 class StudentCalculator(Calculator):
     """Energy, forces and stress of a student in ASE's units (eV, eV/A, eV/A^3).
+
+    There is a stress wherever the cell has a volume: that of a slab in a cell with vacuum is the derivative
+    of its energy by strain, for the volume of the whole cell.
 
     Parameters
     ----------
@@ -40,12 +44,13 @@ class StudentCalculator(Calculator):
         half of it, or when cell, periodicity or elements change. Zero searches at every step.
     uncertainty
         What came with the student: ``results["uncertainties"]`` then has the force error to expect of each
-        atom (eV/A, for each component), shape (N,). None leaves it out.
+        atom (eV/A, for each component), shape (N,). None leaves it out. ``**results`` and whatever else
+        lists the results goes without: ASE knows no property of this name.
 
     Raises
     ------
     CompactFFError
-        For an unknown device or dtype; when calculating, for elements that the student does not know,
+        For an unknown device, dtype or option; when calculating, for elements that the student does not know,
         structures that :class:`Structure` refuses, and energies or forces that are not finite.
     """
 
@@ -78,6 +83,21 @@ class StudentCalculator(Calculator):
         )
         self._tables = _TableKeeper(network.cutoff_A, skin_A, self.device)
 
+    def set(self, **options: Any) -> dict[str, Any]:
+        """Refuse options; ASE hands over here what the constructor does not know, and would keep it.
+
+        Raises
+        ------
+        CompactFFError
+            For any.
+        """
+        if options:
+            raise CompactFFError(
+                f"a student's calculator has no option {', '.join(options)} to be set; allowed, when it is "
+                f"made, are {', '.join(OPTIONS)}"
+            )
+        return {}
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -91,15 +111,15 @@ class StudentCalculator(Calculator):
         positions = torch.tensor(structure.positions_A, device=self.device)
         energies, forces, virial, errors = self._predict(positions, table, species, self.uncertainty)
         _check_finite(energies, forces)
-        self.results = {
-            "energy": float(energies.sum()),
-            "free_energy": float(energies.sum()),
-            "energies": energies.cpu().numpy(),
-            "forces": forces.double().cpu().numpy(),
-        }
+        self.results = _Results(
+            energy=float(energies.sum()),
+            free_energy=float(energies.sum()),
+            energies=energies.cpu().numpy(),
+            forces=forces.double().cpu().numpy(),
+        )
         if errors is not None:
-            self.results["uncertainties"] = errors.double().cpu().numpy()
-        if structure.pbc.all():
+            self.results.unlisted["uncertainties"] = errors.double().cpu().numpy()
+        if structure.volume_A3 > 0.0:
             stress = virial.double().cpu().numpy() / structure.volume_A3
             self.results["stress"] = full_3x3_to_voigt_6_stress(stress)
 
@@ -174,6 +194,27 @@ class StudentCalculator(Calculator):
             return energies, forces, virial, uncertainty(features, species)
 
 
+class _Results(dict[str, Any]):
+    """ASE's properties, and by their names, but not listed, those that ASE does not know.
+
+    ASE refuses results with names of others where it keeps them (``SinglePointCalculator(atoms, **results)``)
+    or hands them on (``Atoms.get_properties``).
+    """
+
+    def __init__(self, **properties: Any) -> None:
+        super().__init__(properties)
+        self.unlisted: dict[str, Any] = {}
+
+    def __missing__(self, name: str) -> Any:
+        return self.unlisted[name]
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self.unlisted
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name, self.unlisted.get(name, default))
+
+
 def _check_finite(energies: torch.Tensor, forces: torch.Tensor) -> None:
     if not (torch.isfinite(energies).all() and torch.isfinite(forces).all()):
         raise NotFiniteError(
@@ -231,11 +272,11 @@ class _TableKeeper:
     def of(self, structure: Structure, network: StudentNetwork) -> tuple[NeighbourTable, torch.Tensor]:
         """Table and species of a structure, new where the old ones no longer hold."""
         if not self._holds_for(structure):
-            self._species = network.species_of(torch.from_numpy(structure.numbers).to(self.device))
+            species = network.species_of(torch.from_numpy(structure.numbers).to(self.device))
             table = neighbour_table(structure, self.reach_A)
-            self._table = NeighbourTable(table.neighbours.to(self.device), table.offsets_A.to(self.device))
-            # The caller's arrays change in place.
-            self._of = copy.deepcopy(structure)
+            table = NeighbourTable(table.neighbours.to(self.device), table.offsets_A.to(self.device))
+            # Together, after all that may fail; a copy, as the caller's arrays change in place.
+            self._table, self._species, self._of = table, species, copy.deepcopy(structure)
             self.builds += 1
         return self._table, self._species
 

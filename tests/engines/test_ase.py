@@ -1,4 +1,6 @@
 import copy
+import pickle
+from unittest.mock import Mock
 
 import ase
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 import torch
 from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from builders import PERIODIC, SMALL, TRICLINIC, random_structure
 from compactff_md import students
@@ -56,7 +59,7 @@ def test_forces_are_minus_the_slope_of_the_energy(network, case):
             assert forces[i, k] == pytest.approx(-slope, abs=1e-6)
 
 
-@pytest.mark.parametrize("case", ["triclinic", "small"])
+@pytest.mark.parametrize("case", ["triclinic", "small", "slab", "wire"])
 def test_stress_is_the_slope_by_strain(network, case):
     atoms = attached(network, CASES[case], dtype="float64")
     stress, cell, step = atoms.get_stress(voigt=False).copy(), atoms.cell.array.copy(), 1e-5
@@ -81,9 +84,10 @@ def test_single_precision_is_near_double(network, case):
     assert single.get_forces().dtype == np.float64
 
 
-@pytest.mark.parametrize("case", ["molecule", "slab", "wire"])
-def test_stress_needs_three_periodic_directions(network, case):
+@pytest.mark.parametrize("case", ["molecule", "slab"])
+def test_stress_needs_a_volume(network, case):
     atoms = attached(network, CASES[case])
+    atoms.cell[2] = 0.0
     atoms.get_potential_energy()
     with pytest.raises(PropertyNotImplementedError):
         atoms.get_stress()
@@ -220,11 +224,30 @@ def test_impossible_structures(network, atoms, message):
         ({"device": "mps"}, "unknown device 'mps'; allowed are auto, cpu, cuda and cuda:N"),
         ({"device": "meta"}, "unknown device 'meta'"),
         ({"skin_A": -1.0}, "allowed are 0 to 5 A"),
+        ({"default_dtype": "float64", "skin": 1.0}, "no option default_dtype, skin .* device, dtype, skin_A"),
     ],
 )
 def test_impossible_options(network, options, message):
     with pytest.raises(CompactFFError, match=message):
         StudentCalculator(network, **options)
+
+
+def test_options_cannot_be_set_later(network):
+    calculator = StudentCalculator(network, device="cpu")
+    with pytest.raises(CompactFFError, match="no option dtype to be set"):
+        calculator.set(dtype="float64")
+
+
+def test_going_back_after_a_structure_that_failed(network, monkeypatch):
+    """The neighbours and the elements that are kept are those of one structure."""
+    atoms = attached(network, CASES["molecule"], dtype="float64")
+    before, numbers = atoms.get_potential_energy(), atoms.numbers.copy()
+    atoms.numbers[:] = numbers[::-1]
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr("compactff_md.engines.ase.neighbour_table", Mock(side_effect=MemoryError))
+        atoms.get_potential_energy()
+    atoms.numbers[:] = numbers
+    assert atoms.get_potential_energy() == before
 
 
 def test_auto_device():
@@ -247,3 +270,21 @@ def test_uncertainties_are_those_of_the_features_and_leave_the_rest_alone(networ
     assert told == pytest.approx(made(features, species).numpy(), rel=1e-3)
     assert told.shape == (len(structure),)
     assert "uncertainties" not in plain.calc.results
+
+
+def test_uncertainties_are_no_trouble_to_ase(network):
+    table = neighbour_table(CASES["atom"], network.cutoff_A)
+    vectors = table.vectors(torch.zeros(1, 3))
+    features = network.features(vectors, table.neighbours, torch.zeros(1, dtype=torch.int64))
+    made = Uncertainty(len(ELEMENTS), 4, 3, features.shape[1])
+    atoms = attached(network, CASES["triclinic"], uncertainty=made)
+    forces, results = atoms.get_forces(), atoms.calc.results
+    assert "uncertainties" in results and results.get("uncertainties").shape == (len(atoms),)
+    kept = SinglePointCalculator(atoms, **results)
+    assert kept.results.keys() == {"energy", "free_energy", "energies", "forces", "stress"}
+    assert atoms.get_properties(["energy", "forces"])["forces"] == pytest.approx(forces)
+    assert set(atoms.calc.export_properties()) >= set(results)
+    for copied in (copy.deepcopy(results), pickle.loads(pickle.dumps(results))):
+        assert np.array_equal(copied["uncertainties"], results["uncertainties"])
+    with pytest.raises(KeyError, match="charges"):
+        results["charges"]
