@@ -73,7 +73,7 @@ def openmm_force(
     ------
     CompactFFError
         If openmm or openmm-torch is missing, ``force`` or ``device`` is unknown, an element is unknown to
-        the student, ``particles`` do not match ``numbers``, or the box is periodic in part only.
+        the student, ``particles`` are none or do not match ``numbers``, or the box is periodic in part only.
     """
     if force not in FORCES:
         raise CompactFFError(f"unknown force {force!r}; allowed are {', '.join(FORCES)}")
@@ -167,7 +167,9 @@ def _checked_particles(particles: Sequence[int] | None, count: int) -> list[int]
     if particles is None:
         return None
     indices = [int(p) for p in particles]
-    if len(indices) != count or len(set(indices)) != count or min(indices, default=0) < 0:
+    if not indices:
+        raise CompactFFError("particles is empty; expected at least one index, or None for all")
+    if len(indices) != count or len(set(indices)) != count or min(indices) < 0:
         raise CompactFFError(
             f"{len(indices)} particles ({len(set(indices))} different) came with {count} atomic numbers; "
             "expected as many, each index once, none negative"

@@ -16,6 +16,10 @@ from typing import Any
 import compactff_md
 from compactff_md.errors import CompactFFError
 
+OPTIONS = ("force", "device", "dtype", "skin_A")
+# What other potentials of openmm-ml are told, and all that a student can take it to be.
+NEUTRAL = {"charge": 0, "multiplicity": 1}
+
 
 class CompactFFPotentialFactory:
     """Makes :class:`CompactFFPotential`; called by openmm-ml."""
@@ -35,7 +39,7 @@ class CompactFFPotentialFactory:
         Raises
         ------
         CompactFFError
-            If the student is missing or cannot be loaded.
+            If the student is missing or cannot be loaded, or an option is unknown.
         """
         if student is None:
             raise CompactFFError(
@@ -55,7 +59,7 @@ class CompactFFPotential:
 
     def __init__(self, student: Any, options: dict[str, Any]) -> None:
         self.student = student
-        self.options = {"force": "python", **options}
+        self.options = {"force": "python", **_own(options, others_too=False)}
 
     def addForces(
         self,
@@ -76,20 +80,21 @@ class CompactFFPotential:
         forceGroup
             Of the force.
         options
-            As in :meth:`CompactFFPotentialFactory.createImpl`; others, which openmm-ml passes on to its
-            embeddings, are left alone.
+            As in :meth:`CompactFFPotentialFactory.createImpl`; in a mixed system others, which openmm-ml
+            passes on to its embeddings, are left alone.
 
         Raises
         ------
         CompactFFError
-            If an atom has no element or one that the student does not know.
+            If an atom has no element or one that the student does not know, there are no atoms, an option
+            is unknown, or charge or multiplicity are not 0 and 1: a student knows neither.
         """
         from compactff_md.engines.openmm_force import openmm_force
         from compactff_md.engines.openmm_system import atoms_of
 
         particles = None if atoms is None else [int(atom) for atom in atoms]
         numbers, boxed = atoms_of(topology, particles)
-        own = {name: options[name] for name in ("force", "device", "dtype", "skin_A") if name in options}
+        own = _own(options, others_too=atoms is not None)
         force = openmm_force(
             self.student,
             numbers,
@@ -107,3 +112,16 @@ class CompactFFPotential:
     def getSupportedEmbeddings(self) -> list[str]:
         """Return none beside openmm-ml's own."""
         return []
+
+
+def _own(options: dict[str, Any], *, others_too: bool) -> dict[str, Any]:
+    """A student's options of those given; others are refused, unless they may be an embedding's."""
+    for name, neutral in NEUTRAL.items():
+        if (value := options.get(name, neutral)) != neutral:
+            raise CompactFFError(
+                f"{name} is {value}, but a student knows neither charges nor spins; leave it out"
+            )
+    unknown = [name for name in options if name not in OPTIONS and name not in NEUTRAL]
+    if unknown and not others_too:
+        raise CompactFFError(f"unknown options {', '.join(unknown)}; allowed are {', '.join(OPTIONS)}")
+    return {name: options[name] for name in OPTIONS if name in options}

@@ -157,6 +157,7 @@ def test_the_network_given_is_left_as_it_was(network):
         ({"device": "cuda:0"}, "the device of OpenMM's platform"),
         ({"pbc": (True, True, False)}, "all three directions or in none"),
         ({"numbers": [6, 7]}, "does not know N"),
+        ({"numbers": [], "particles": []}, "particles is empty; expected at least one index"),
         ({"particles": [0]}, "1 particles .* came with 2 atomic numbers"),
         ({"particles": [1, 1]}, "1 different"),
         ({"particles": [-1, 1]}, "none negative"),

@@ -120,3 +120,20 @@ def test_what_cannot_be_a_potential_is_refused(file, solvated):
         openmmml.MLPotential("compactff", student=without_nitrogen).createSystem(topology)
     with pytest.raises(CompactFFError, match="unknown force"):
         openmmml.MLPotential("compactff", student=file, force="torch").createSystem(topology)
+
+
+def test_options_that_a_student_does_not_have_are_refused(file, solvated):
+    topology, _, classical = solvated
+    unknown = "unknown options dtpe; allowed are force, device, dtype, skin_A"
+    with pytest.raises(CompactFFError, match=unknown):
+        openmmml.MLPotential("compactff", student=file, dtpe="float64")
+    potential = openmmml.MLPotential("compactff", student=file, charge=0)
+    with pytest.raises(CompactFFError, match=unknown):
+        potential.createSystem(topology, dtpe="float64")
+    with pytest.raises(CompactFFError, match=r"charge is 1, .* neither charges nor spins"):
+        potential.createSystem(topology, charge=1)
+    with pytest.raises(CompactFFError, match="multiplicity is 2, "):
+        potential.createMixedSystem(topology, classical, range(22), multiplicity=2)
+    with pytest.raises(CompactFFError, match="particles is empty"):
+        potential.createMixedSystem(topology, classical, [])
+    assert potential.createMixedSystem(topology, classical, range(22), charge=0, linkAtomDistances=[])
