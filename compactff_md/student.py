@@ -88,7 +88,8 @@ class Student:
         ----------
         atoms
             ``openmm.app.Topology``, ``ase.Atoms`` or ``Structure`` of the whole system; periodic where it
-            has box vectors.
+            has box vectors. Give them to the system, too, by ``setDefaultPeriodicBoxVectors``: the box of
+            one that has none is a cube of 2 nm. (``engines.openmm_system.create_system`` makes the system.)
         force
             ``torchforce`` or ``python``.
         particles
