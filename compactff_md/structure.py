@@ -132,6 +132,22 @@ def _check_cell(structure: Structure) -> None:
         )
 
 
+def check_unconstrained(atoms: ase.Atoms) -> None:
+    """Refuse constraints, for engines that do not hold them.
+
+    Raises
+    ------
+    CompactFFError
+        Where the atoms have any; the message names their kinds.
+    """
+    if atoms.constraints:
+        kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
+        raise CompactFFError(
+            f"the atoms have constraints ({kinds}), which are not held here: every atom would move; take "
+            "them off with atoms.set_constraint(), or out of the file (selective dynamics of a POSCAR)"
+        )
+
+
 def read_structures(path: str | Path, index: str = ":") -> list[ase.Atoms]:
     """Read every structure of a file in any format that ASE knows.
 

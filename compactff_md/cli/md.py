@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
+import ase
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -26,7 +27,7 @@ from compactff_md.cli.group import StoppedError
 from compactff_md.cli.options import Set, assignments, given
 from compactff_md.engines.md_settings import MDSettings
 from compactff_md.errors import CompactFFError
-from compactff_md.structure import Structure, read_structures
+from compactff_md.structure import read_structures
 from compactff_md.student import load
 
 Platform = Annotated[
@@ -67,7 +68,8 @@ def md(
     """Run molecular dynamics of a molecule or a periodic box in OpenMM.
 
     Writes a trajectory with its topology, a CSV log and restart files, and stops with everything kept when
-    energy or forces are not finite or the temperature runs away.
+    energy or forces are not finite or the temperature runs away. Masses in the structure file are obeyed,
+    constraints refused; velocities are drawn.
     """
     options = given(
         ensemble=ensemble,
@@ -83,11 +85,11 @@ def md(
         seed=seed,
     )
     settings = MDSettings(**{**options, **assignments(set_, "--set")})
-    atoms = Structure.from_ase(read_structures(structure, "-1")[0])
+    atoms = read_structures(structure, "-1")[0]
     _say_result(_run(atoms, load(student), settings, out, resume), settings)
 
 
-def _run(atoms: Structure, student: Any, settings: MDSettings, out: Path, resume: bool) -> Any:
+def _run(atoms: ase.Atoms, student: Any, settings: MDSettings, out: Path, resume: bool) -> Any:
     # Here and not above: a plugin that does not fit PyTorch may end the process when it is imported, and
     # the other commands, of which one is to tell so, shall live.
     from compactff_md.engines.openmm_md import MDStopped, run_md

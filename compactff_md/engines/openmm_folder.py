@@ -36,7 +36,8 @@ class RunFolder:
     settings
         Of this run.
     identity
-        What the run is of (student, structure): a resumed run must be of the same. See :func:`identity_of`.
+        What the run is of (student, structure, masses): a resumed run must be of the same. See
+        :func:`identity_of`.
     resume
         Go on with the run in the folder.
 
@@ -44,7 +45,7 @@ class RunFolder:
     ------
     CompactFFError
         If the folder holds another run, or is in use; on resume if it holds none, or if its settings,
-        student or structure differ: the message names them.
+        student, structure or masses differ: the message names them.
     """
 
     def __init__(
@@ -141,8 +142,13 @@ class RunFolder:
             raise CompactFFError(f"cannot write into the folder {self.path}")
 
 
-def identity_of(structure: Structure, network: StudentNetwork | None) -> dict[str, Any]:
-    """What a run is of: checksums of the structure and the student's weights, and what a reader wants."""
+def identity_of(
+    structure: Structure, network: StudentNetwork | None, masses_Da: np.ndarray | None = None
+) -> dict[str, Any]:
+    """What a run is of: checksums of structure, weights and own masses, and what a reader wants.
+
+    Masses, shape (N,), are None where they are those of the elements.
+    """
     digest = hashlib.sha256()
     for array in (structure.positions_A, structure.numbers, structure.cell_A, structure.pbc):
         digest.update(np.ascontiguousarray(array).tobytes())
@@ -154,6 +160,10 @@ def identity_of(structure: Structure, network: StudentNetwork | None) -> dict[st
             "parameters": int(network.num_parameters),
             "sha256": _fingerprint(network),
         }
+    found["masses"] = None
+    if masses_Da is not None:
+        sha256 = hashlib.sha256(np.ascontiguousarray(masses_Da).tobytes()).hexdigest()
+        found["masses"] = {"sum_Da": float(masses_Da.sum()), "sha256": sha256}
     return found
 
 

@@ -20,7 +20,7 @@ from compactff_md.engines.openmm_force import network_of
 from compactff_md.engines.openmm_import import app, openmm, unit
 from compactff_md.engines.openmm_recorder import Recorder
 from compactff_md.engines.openmm_simulation import Simulation, Unsound
-from compactff_md.engines.openmm_system import OpenMMSystem, prepare
+from compactff_md.engines.openmm_system import OpenMMSystem, own_masses_Da, prepare
 from compactff_md.engines.stop_signals import StopSignals
 from compactff_md.errors import CompactFFError, WriteError
 from compactff_md.files import atomic_write
@@ -107,7 +107,8 @@ def run_md(
     Parameters
     ----------
     structure
-        A molecule, or a box that is periodic in all three directions.
+        A molecule, or a box that is periodic in all three directions; see :func:`prepare` for masses and
+        constraints of ``ase.Atoms``. Velocities are drawn.
     student
         A ``Student`` or its network.
     settings
@@ -125,8 +126,8 @@ def run_md(
         For bad input (see ``prepare``, :class:`RunFolder`); :class:`MDStopped` where energy or forces
         become non-finite, the temperature runs away, or the disk is full.
     """
-    structure = structure if isinstance(structure, Structure) else Structure.from_ase(structure)
-    identity = identity_of(structure, network_of(student))
+    plain = structure if isinstance(structure, Structure) else Structure.from_ase(structure)
+    identity = identity_of(plain, network_of(student), own_masses_Da(structure))
     options: dict[str, Any] = {"force": settings.force, "device": settings.device, "dtype": settings.dtype}
     options |= {} if settings.skin_A is None else {"skin_A": settings.skin_A}
     prepared = prepare(structure, student, **options)

@@ -15,7 +15,7 @@ from compactff_md.engines.molecules import Molecules, find_molecules
 from compactff_md.engines.openmm_force import openmm_force, periodicity
 from compactff_md.engines.openmm_import import app, openmm, unit
 from compactff_md.errors import CompactFFError
-from compactff_md.structure import Structure
+from compactff_md.structure import Structure, check_unconstrained
 from compactff_md.units import NM_TO_A
 
 WATER = Counter({"H": 2, "O": 1})
@@ -51,7 +51,8 @@ def prepare(structure: Structure | ase.Atoms, student: Any, **force_options: Any
     Parameters
     ----------
     structure
-        Periodic in all three directions or in none.
+        Periodic in all three directions or in none. Masses that ``ase.Atoms`` have of their own (isotopes,
+        heavier hydrogens) are taken; momenta are not.
     student
         A ``Student`` or its network.
     force_options
@@ -60,9 +61,13 @@ def prepare(structure: Structure | ase.Atoms, student: Any, **force_options: Any
     Raises
     ------
     CompactFFError
-        As in ``openmm_force``; for slabs and wires, and for overlapping atoms.
+        As in ``openmm_force``; for slabs and wires, for overlapping atoms, for atoms with constraints, and
+        for own masses that are not positive.
     """
-    structure = structure if isinstance(structure, Structure) else Structure.from_ase(structure)
+    masses_Da = own_masses_Da(structure)
+    if isinstance(structure, ase.Atoms):
+        check_unconstrained(structure)
+        structure = Structure.from_ase(structure)
     periodicity(structure.pbc)
     check_contacts(structure)
     structure = openmm_frame(structure)
@@ -72,6 +77,9 @@ def prepare(structure: Structure | ase.Atoms, student: Any, **force_options: Any
     )
     topology = _topology(structure, molecules)
     system = create_system(topology, student, **force_options)
+    if masses_Da is not None:
+        for particle, mass_Da in enumerate(masses_Da.tolist()):
+            system.setParticleMass(particle, mass_Da)
     if structure.pbc.all():
         system.addForce(_molecule_marks(molecules))
     return OpenMMSystem(structure, topology, system)
@@ -79,6 +87,8 @@ def prepare(structure: Structure | ase.Atoms, student: Any, **force_options: Any
 
 def create_system(topology: Any, student: Any, **force_options: Any) -> Any:
     """Make an ``openmm.System`` with the masses and box of a topology, and one student as its only force.
+
+    The masses are those of the atoms' elements, of which ``openmm.app.element.deuterium`` is one.
 
     Parameters
     ----------
@@ -90,12 +100,32 @@ def create_system(topology: Any, student: Any, **force_options: Any) -> Any:
     numbers, periodic = atoms_of(topology)
     force = openmm_force(student, numbers, pbc=periodic, **force_options)
     system = openmm.System()
-    for number in numbers.tolist():
-        system.addParticle(app.Element.getByAtomicNumber(number).mass)
+    for atom in topology.atoms():
+        system.addParticle(atom.element.mass)
     if periodic:
         system.setDefaultPeriodicBoxVectors(*topology.getPeriodicBoxVectors())
     system.addForce(force)
     return system
+
+
+def own_masses_Da(structure: Structure | ase.Atoms) -> np.ndarray | None:
+    """Masses that ``ase.Atoms`` were given, shape (N,); None where they are those of the elements.
+
+    Raises
+    ------
+    CompactFFError
+        For masses that are not positive.
+    """
+    if isinstance(structure, Structure) or not structure.has("masses"):
+        return None
+    masses_Da = structure.get_masses()
+    wrong = np.flatnonzero(~(np.isfinite(masses_Da) & (masses_Da > 0.0)))
+    if len(wrong):
+        raise CompactFFError(
+            f"atoms {wrong[:10].tolist()} have masses {masses_Da[wrong[:10]].tolist()} Da; expected "
+            "positive numbers, or no masses at all for those of the elements"
+        )
+    return masses_Da
 
 
 def atoms_of(source: Any, particles: Sequence[int] | None = None) -> tuple[np.ndarray, bool]:
@@ -161,6 +191,8 @@ def openmm_frame(structure: Structure) -> Structure:
 
 def to_openmm(structure: Structure | ase.Atoms) -> tuple[Any, Any]:
     """Topology and positions (a quantity, shape (N, 3)) of a structure, for scripts that go on with OpenMM.
+
+    The masses, constraints and momenta of ``ase.Atoms`` are in neither.
 
     Raises
     ------

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.build import molecule
+from ase.constraints import FixAtoms
 from ase.io import read, write
 
 from compactff_md.cli.distill import resolve
@@ -89,6 +91,15 @@ class TestElements:
         pytest.importorskip("openmm")
         args = ("md", copper, "--student", student_file, "--steps", 5, "--force", "python")
         refused(*args, "--out", tmp_path / "out", words=["does not know Cu", "it knows H, C, O"])
+        assert_nothing_whole(tmp_path / "out")
+
+    def test_constraints_in_md(self, refused, tmp_path, student_file):
+        pytest.importorskip("openmm")
+        atoms = molecule("H2O", vacuum=4.0, pbc=True)
+        atoms.set_constraint(FixAtoms([0]))
+        atoms.write(tmp_path / "POSCAR", format="vasp")
+        args = ("md", tmp_path / "POSCAR", "--student", student_file, "--steps", 5, "--force", "python")
+        refused(*args, "--out", tmp_path / "out", words=["constraints (FixAtoms)", "out of the file"])
         assert_nothing_whole(tmp_path / "out")
 
     def test_student_in_export(self, refused, tmp_path, student_file, copper):

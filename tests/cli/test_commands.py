@@ -278,6 +278,16 @@ class TestMD:
         result = run(*args, "--steps", 4, "--set", "report_interval=1", "--out", tmp_path / "md")
         assert "total energy: drift" in result.stdout, result.output
 
+    def test_masses_in_the_file_are_obeyed(self, run, tmp_path, student_file, water):
+        atoms = read(water)
+        atoms.set_masses([15.999, 2.014, 2.014])
+        atoms.write(tmp_path / "heavy.xyz")
+        args = ("md", tmp_path / "heavy.xyz", "--student", student_file, "--force", "python", "--steps", 2)
+        result = run(*args, "--out", tmp_path / "md")
+        assert result.exit_code == 0, result.output
+        written = json.loads((tmp_path / "md" / "settings.json").read_text())
+        assert written["masses"]["sum_Da"] == pytest.approx(20.027)
+
     def test_stopped_simulation_ends_with_1_and_keeps_all(self, run, tmp_path, wild_student, water):
         out = tmp_path / "md"
         args = ("md", water, "--student", wild_student, "--ensemble", "nve", "--force", "python")

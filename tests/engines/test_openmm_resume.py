@@ -1,4 +1,5 @@
 import fcntl
+import json
 import os
 import resource
 import signal
@@ -117,11 +118,30 @@ def test_folders_of_other_runs_are_refused(tmp_path, network):
     moved = Structure(ethanol().positions_A + 0.01, ethanol().numbers)
     with pytest.raises(CompactFFError, match="differs in structure;"):
         run_md(moved, network, settings(force="python"), tmp_path / "run", resume=True)
+    heavy = ethanol().to_ase()
+    heavy.set_masses(2.0 * heavy.get_masses())
+    run_md(heavy, network, settings(force="python"), tmp_path / "heavy")
+    for other, name in ((heavy, "run"), (ethanol(), "heavy")):
+        with pytest.raises(CompactFFError, match="differs in masses;"):
+            run_md(other, network, settings(force="python"), tmp_path / name, resume=True)
+    run_md(heavy, network, settings(force="python", steps=45), tmp_path / "heavy", resume=True)
     with pytest.raises(CompactFFError, match="no run to resume"):
         run_md(ethanol(), network, settings(), tmp_path / "other", resume=True)
     (tmp_path / "a file").write_text("")
     with pytest.raises(CompactFFError, match="cannot make the folder"):
         run_md(ethanol(), network, settings(), tmp_path / "a file" / "run")
+
+
+def test_a_run_whose_settings_say_nothing_of_masses_goes_on(tmp_path, network):
+    """They came later than the other facts about a run."""
+    run_md(ethanol(), network, settings(force="python"), tmp_path / "run")
+    path = tmp_path / "run" / "settings.json"
+    written = json.loads(path.read_text())
+    assert written.pop("masses") is None
+    path.write_text(json.dumps(written))
+    assert run_md(
+        ethanol(), network, settings(force="python", steps=45), tmp_path / "run", resume=True
+    ).completed
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
