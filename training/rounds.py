@@ -150,12 +150,10 @@ def _explore(
     if not path.is_file():
         rounds = config.rounds
         temperatures = rounds.temperatures_K or config.sampling.temperatures_K
-        rng = np.random.default_rng([config.seed, 61, index])
-        members = rng.permutation(np.resize(np.arange(len(starts)), rounds.trajectories))
         plain = config.sampling.model_copy(update={"steps": ()})
         runs = [
-            (starts[int(member)], temperatures[k % len(temperatures)], (config.seed, 62, index, k))
-            for k, member in enumerate(members)
+            (starts[member], temperatures[k % len(temperatures)], (config.seed, 62, index, k))
+            for k, member in enumerate(drawn_starts(len(starts), rounds.trajectories, index, config.seed))
         ]
         # A student of tens of atoms runs as fast on the CPU, and workers may share one GPU badly.
         student = create_teacher(f"student:{folder / STUDENT_FILE}", device="cpu")
@@ -179,6 +177,16 @@ def _explore(
         write_json(path, [run for result in results for run in result["visited"]])
     content = json.loads(path.read_text(encoding="utf-8"))
     return [[decode_visited(frame) for frame in run] for run in content]
+
+
+def drawn_starts(count: int, trajectories: int, index: int, seed: int) -> list[int]:
+    """Which of ``count`` starts a round runs from: over all rounds, each comes before any comes again."""
+    order = np.arange(count)
+    if count > trajectories:
+        order = np.random.default_rng([seed, 64]).permutation(count)
+    turns = np.arange(index * trajectories, (index + 1) * trajectories)
+    drawn = order[turns % count]
+    return np.random.default_rng([seed, 61, index]).permutation(drawn).tolist()
 
 
 def choose(

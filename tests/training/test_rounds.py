@@ -17,7 +17,7 @@ from compactff_md.training.explore import Visited
 from compactff_md.training.loop import train
 from compactff_md.training.pool import TeacherPool
 from compactff_md.training.progress import Reporter
-from compactff_md.training.rounds import label_visited, run_round
+from compactff_md.training.rounds import drawn_starts, label_visited, run_round
 
 EMT = "ase.calculators.emt:EMT"
 
@@ -128,3 +128,16 @@ def test_labels_of_rounds_go_on_whatever_the_teacher_fails_on(tmp_path, water_fr
         0, settings, known, chosen[:1], chosen[1:], teacher, tmp_path, TeacherPool, Reporter()
     )
     assert counts == {"calls": 30, "frames": frames}
+
+
+@pytest.mark.parametrize("count", [1, 5, 12, 13, 100])
+def test_over_the_rounds_every_start_comes_before_any_comes_again(count):
+    rounds = [drawn_starts(count, 12, index, 3) for index in range(9)]
+    assert all(len(drawn) == 12 for drawn in rounds)
+    times = np.bincount(np.concatenate(rounds), minlength=count)
+    assert times.max() - times.min() <= 1
+    assert [drawn_starts(count, 12, index, 3) for index in range(9)] == rounds
+
+
+def test_a_first_round_with_few_starts_is_that_of_earlier_versions():
+    assert drawn_starts(3, 4, 0, 3) == [1, 0, 2, 0]
