@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from compactff_md.training.planning import plan_fields
 from compactff_md.training.plots import plot_report
 from compactff_md.training.pool import Pool
 from compactff_md.training.progress import Reporter
-from compactff_md.training.rounds import Round, is_enough, run_round
+from compactff_md.training.rounds import ROUND_FILE, Round, is_enough, run_round
 from compactff_md.training.runs import RunFolder, check_labels_are_the_same, open_run
 from compactff_md.training.splitting import check_plan
 from compactff_md.training.teacher_check import (
@@ -216,20 +217,24 @@ def _rounds(
     done: list[Round] = []
     left = config.rounds.labels
     starts = start_structures(labels, config.structures) if config.rounds.most else []
+    part = _share_of(config, config.rounds.training_share)
     for index in range(config.rounds.most):
-        part = _share_of(config, config.rounds.training_share)
-        sets, tests = _own_sets(config, part, labels, done)
         folder = run.path / "rounds" / f"{index + 1:02d}"
-        arguments = (index, config, part, sets, tests, starts, teacher, folder)
+        left_s = _left_for_rounds_s(config, labels, done)
+        if left_s <= 60.0 * (part.minutes or 0.0) and not (folder / ROUND_FILE).is_file():
+            reporter.note(f"the time for rounds is over: the training follows after {index}")
+            break
+        sets, tests = _own_sets(config, part, labels, done)
         budget = left // (config.rounds.most - index)
+        arguments = (index, config, part, sets, tests, starts, teacher, folder, budget, left_s)
 
         def open_there(teacher: Teacher, workers: int, folder: Path) -> Pool:
             return open_pool(teacher, workers, folder, config.sampling.dask)
 
-        run_round(*arguments, budget, open_there, team.leads, reporter)
+        run_round(*arguments, open_there, team.leads, reporter)
         team.wait()
         # The leading process has written it; the others read it here.
-        done.append(run_round(*arguments, budget, open_there, team.leads, reporter))
+        done.append(run_round(*arguments, open_there, team.leads, reporter))
         left -= done[-1].report["labels"]
         if is_enough(done[-1].report, config) or left <= 0:
             break
@@ -266,10 +271,20 @@ def _training_config(config: DistillConfig, labels: Labels, rounds: list[Round])
     """Give the training what labelling and rounds left of the time."""
     if config.minutes is None:
         return config.training
-    labelling = labels.counts["seconds"] if config.labels_from is None else 0.0
-    spent = labelling + sum(part.report["seconds"] for part in rounds)
-    left = config.minutes - spent / 60.0
+    left = config.minutes - _spent_s(config, labels, rounds) / 60.0
     return config.training.model_copy(update={"minutes": max(left, LEAST_TRAINING_SHARE * config.minutes)})
+
+
+def _left_for_rounds_s(config: DistillConfig, labels: Labels, rounds: list[Round]) -> float:
+    """Seconds until the training has to begin; infinite where there is no limit."""
+    if config.minutes is None:
+        return inf
+    return 60.0 * config.minutes * (1.0 - LEAST_TRAINING_SHARE) - _spent_s(config, labels, rounds)
+
+
+def _spent_s(config: DistillConfig, labels: Labels, rounds: list[Round]) -> float:
+    labelling = labels.counts["seconds"] if config.labels_from is None else 0.0
+    return labelling + sum(part.report["seconds"] for part in rounds)
 
 
 def _check_tests(
