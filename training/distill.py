@@ -20,7 +20,7 @@ from compactff_md.student import student_file
 from compactff_md.students.uncertainty import Uncertainty
 from compactff_md.teachers import Teacher, create_teacher
 from compactff_md.training.config import DistillConfig, TrainConfig, write_config
-from compactff_md.training.dataset import Source, check_validation, load_sets, read_labelled
+from compactff_md.training.dataset import Source, check_validation, given_isolated, load_sets, read_labelled
 from compactff_md.training.distributed import Team, join_team
 from compactff_md.training.frames import LabelledSet
 from compactff_md.training.generate import (
@@ -36,7 +36,7 @@ from compactff_md.training.generate import (
     structures_digest,
 )
 from compactff_md.training.keys import LabelKeys
-from compactff_md.training.loop import TrainResult, train
+from compactff_md.training.loop import CHECKPOINT, TrainResult, train
 from compactff_md.training.metrics import Comparison, compare, joined, summary
 from compactff_md.training.planning import plan_fields
 from compactff_md.training.plots import plot_report
@@ -55,6 +55,7 @@ from compactff_md.training.uncertainty import fit_uncertainty, force_error, qual
 STUDENT_FILE = "student.safetensors"
 METRICS_FILE = "metrics.json"
 RECIPE_FILE = "recipe.yaml"
+ROUNDS_FOLDER = "rounds"
 REPORT_FILE = "report.png"
 ALL_TESTS = "test_all"
 LEAST_TRAINING_SHARE = 0.25  # of `minutes`, whatever the labelling took
@@ -181,19 +182,19 @@ def _labelled_run(
     if not config.sampling.steps:
         given = dict(enumerate(structures))
         check_plan(config, plan_fields(given, len(given), config.sampling, config.seed))
-    sources = {
+    sources: dict[str, str | None] = {
         "structures_sha256": structures_digest(structures),
         "teacher_version": teacher.version,
         **file_digests(config),
         **driver_versions(config),
         **_start_checksum(config),
+        **_isolated_checksum(config),
     }
     if config.labels_from is not None:
         check_labels_are_the_same(Path(config.labels_from), config, sources)
         read_labels(Path(config.labels_from))
-    # Until the labels are complete, time may still be added.
     labelled = config.labels_from is not None or (Path(out) / LABELS_FILE).is_file()
-    run = open_run(out, "distill", config, sources, team, () if labelled else ("minutes",))
+    run = open_run(out, "distill", config, sources, team, _changeable(Path(out), labelled))
     if team.leads and not run.finished:
         write_config(config, run.path / RECIPE_FILE)
         examine(config, teacher, structures, run.path, reporter)
@@ -203,6 +204,12 @@ def _labelled_run(
             generate_labels(config, structures, teacher, run.path, reporter)
     team.wait()
     return reporter, team, teacher, run
+
+
+def _changeable(out: Path, labelled: bool) -> list[str]:
+    """Time may be added until the labels are complete, energies of isolated atoms until a training begins."""
+    trained = (out / CHECKPOINT).is_file() or (out / ROUNDS_FOLDER).is_dir()
+    return [*([] if labelled else ["minutes"]), *([] if trained else ["isolated_energies_checksum"])]
 
 
 def _rounds(
@@ -219,7 +226,7 @@ def _rounds(
     starts = start_structures(labels, config.structures) if config.rounds.most else []
     part = _share_of(config, config.rounds.training_share)
     for index in range(config.rounds.most):
-        folder = run.path / "rounds" / f"{index + 1:02d}"
+        folder = run.path / ROUNDS_FOLDER / f"{index + 1:02d}"
         left_s = _left_for_rounds_s(config, labels, done)
         if left_s <= 60.0 * (part.minutes or 0.0) and not (folder / ROUND_FILE).is_file():
             reporter.note(f"the time for rounds is over: the training follows after {index}")
@@ -302,6 +309,14 @@ def _start_checksum(config: TrainConfig) -> dict[str, str]:
     if config.start_from is None:
         return {}
     return {"start_from_checksum": hashlib.sha256(student_file(config.start_from).read_bytes()).hexdigest()}
+
+
+def _isolated_checksum(config: TrainConfig) -> dict[str, str | None]:
+    """Checksum of the file with energies of isolated atoms; None where there is none."""
+    if not isinstance(config.isolated_energies_eV, str):
+        return {"isolated_energies_checksum": None}
+    content = repr(sorted(given_isolated(config).items()))
+    return {"isolated_energies_checksum": hashlib.sha256(content.encode()).hexdigest()}
 
 
 def _finished(run: RunFolder, reporter: Reporter) -> RunResult:

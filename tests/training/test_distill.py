@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import molecule
 from ase.io import read, write
 
@@ -148,6 +149,40 @@ def test_given_structures_are_the_only_ones(config, tmp_path):
     result = distill(config(sampling={"mode": "given", "frames": 30}), tmp_path / "out")
     assert result.metrics["labels"]["frames"] == {"test": 3, "train": 26, "valid": 1}
     assert result.metrics["labels"]["calls"] == 30
+
+
+@pytest.fixture
+def quick(config, tmp_path):
+    """Settings of a distillation of a second: EMT labels thirty structures that are given."""
+    frames = [molecule("CH3OH") for _ in range(30)]
+    for k, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=k)
+    write(tmp_path / "methanol.xyz", frames)
+
+    def make(**fields) -> DistillConfig:
+        values = {"teacher": "ase.calculators.emt:EMT", "sampling": {"mode": "given", "frames": None}}
+        return config(**{**values, **fields})
+
+    return make
+
+
+def test_isolated_energies_may_be_added_until_the_training_begins(quick, tmp_path):
+    alone = {"H": 3.21, "C": 3.5, "O": 4.6}
+
+    def written(name: str, energies: dict[str, float]) -> str:
+        atoms = [Atoms(symbol, info={"energy": energy}) for symbol, energy in energies.items()]
+        write(tmp_path / name, atoms)
+        return str(tmp_path / name)
+
+    label(quick(), tmp_path / "out")
+    added = quick(isolated_energies_eV=written("alone.xyz", alone), checkpoint_seconds=0)
+    with pytest.raises(KilledError):
+        distill(added, tmp_path / "out", KillIn("training", 2))
+    for other in (written("other.xyz", {**alone, "H": 3.0}), None):
+        with pytest.raises(CompactFFError, match=r"isolated_energies_checksum is '"):
+            distill(quick(isolated_energies_eV=other), tmp_path / "out")
+    with pytest.raises(KilledError):
+        distill(added, tmp_path / "out", KillIn("training", 1))
 
 
 def test_structures_that_cannot_be_labelled_are_refused(config, tmp_path):
