@@ -179,7 +179,8 @@ def _labelled_run(
     reporter = reporter if reporter and team.leads else Reporter()
     teacher = create_teacher(config.teacher, **config.teacher_arguments)
     structures = read_start(config.structures, teacher)
-    if not config.sampling.steps:
+    labelled = config.labels_from is not None or (Path(out) / LABELS_FILE).is_file()
+    if not config.sampling.steps and not labelled:
         given = dict(enumerate(structures))
         check_plan(config, plan_fields(given, len(given), config.sampling, config.seed))
     sources: dict[str, str | None] = {
@@ -193,7 +194,6 @@ def _labelled_run(
     if config.labels_from is not None:
         check_labels_are_the_same(Path(config.labels_from), config, sources)
         read_labels(Path(config.labels_from))
-    labelled = config.labels_from is not None or (Path(out) / LABELS_FILE).is_file()
     run = open_run(out, "distill", config, sources, team, _changeable(Path(out), labelled))
     if team.leads and not run.finished:
         write_config(config, run.path / RECIPE_FILE)

@@ -185,6 +185,19 @@ def test_isolated_energies_may_be_added_until_the_training_begins(quick, tmp_pat
         distill(added, tmp_path / "out", KillIn("training", 1))
 
 
+def test_single_atoms_are_refused_before_a_label_is_paid_for(quick, tmp_path):
+    settings = quick()
+    structures = read(settings.structures, ":")
+    write(settings.structures, [*structures, Atoms("O")])
+    moving = quick(sampling={"frames": 60, "driver": "teacher"})
+    for number, asked in enumerate((settings, moving)):
+        with pytest.raises(CompactFFError, match=r"structure 30 is a single atom.*isolated_energies_eV"):
+            label(asked, tmp_path / str(number))
+        assert not (tmp_path / str(number)).exists()
+    write(settings.structures, [*structures, Atoms("O", cell=[5.0, 5.0, 5.0], pbc=True)])
+    assert sum(label(settings, tmp_path / "cell").counts["frames"].values()) == 31
+
+
 def test_structures_that_cannot_be_labelled_are_refused(config, tmp_path):
     atoms = molecule("CH3OH")
     atoms.positions[1] = atoms.positions[0]
