@@ -100,6 +100,18 @@ def _create(path: Path, identity: dict[str, Any]) -> RunFolder:
     return RunFolder(path, resumed=False, finished=False)
 
 
+def versions_in(path: Path) -> dict[str, str]:
+    """Versions of the teacher and of what moved atoms in its place, as the folder of a run has them.
+
+    Raises
+    ------
+    CompactFFError
+        If what makes the run cannot be read.
+    """
+    there, _ = _read(path)
+    return {key: there[key] for key in there if key == "teacher_version" or key.startswith("driver_")}
+
+
 def check_labels_are_the_same(path: Path, config: BaseModel, sources: Mapping[str, str | None]) -> None:
     """See that another run's labels are those that this run would make.
 

@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -246,6 +247,27 @@ def test_labels_alone_are_what_a_distillation_then_trains_on(config, tmp_path):
     assert label(config(), tmp_path / "out").counts == labels.counts
     with pytest.raises(CompactFFError, match="there is nothing to label: labels_from is"):
         label(config(labels_from=str(tmp_path / "out")), tmp_path / "other")
+
+
+def test_complete_labels_are_trained_on_without_their_teacher(quick, tmp_path, monkeypatch):
+    """Or with another version of it, which would label otherwise, but is not asked."""
+    module = tmp_path / "lent_teacher.py"
+    module.write_text("from ase.calculators.emt import EMT\n")
+    monkeypatch.chdir(tmp_path)
+    settings = quick(teacher="lent_teacher:EMT", steps=2)
+    label(settings, tmp_path / "out")
+    version = json.loads((tmp_path / "out" / "run.json").read_text())["identity"]["teacher_version"]
+    module.unlink()
+    sys.modules.pop("lent_teacher")
+    student = load_student(distill(settings, tmp_path / "out").student)[1]
+    assert student.teacher == {"name": "lent_teacher:EMT", "version": version, "settings": {}}
+    assert distill(settings, tmp_path / "out").already_finished
+    with pytest.raises(CompactFFError, match="another run: teacher is 'lent_teacher:EMT' there"):
+        distill(quick(teacher="other_teacher:EMT", steps=2), tmp_path / "out")
+    rounds = quick(teacher="lent_teacher:EMT", steps=2, rounds={"most": 1})
+    for asking, folder in ((settings, "another"), (rounds, "out")):
+        with pytest.raises(CompactFFError, match="teacher 'lent_teacher:EMT' cannot be made"):
+            distill(asking, tmp_path / folder)
 
 
 def test_pairs_of_atoms_are_labelled_from_nothing(tmp_path):
