@@ -303,12 +303,12 @@ class RoundsConfig(BaseModel):
 class DistillConfig(TrainConfig):
     """From structures to a student: everything of :class:`TrainConfig`, and the teacher and sampling.
 
-    ``minutes`` covers labelling and training: labelling ends after half of it with what it has, training
-    takes the rest; until the labels are complete, a run may go on with more. ``structures`` may be None where
-    the sampling makes its own, from SMILES or as pairs of named elements. ``labelled`` are files with frames
-    that the same teacher has labelled before, under the names in ``keys``; they join the training frames.
-    ``labels_from`` is the out folder of another run with the same teacher, sampling and seed, whose labels
-    are then used, such as for another size of student.
+    ``minutes`` covers labelling and training: labelling ends after half of it with what it has, rounds where
+    a quarter is left, training takes the rest; until the labels are complete, a run may go on with more.
+    ``structures`` may be None where the sampling makes its own, from SMILES or as pairs of named elements.
+    ``labelled`` are files with frames that the same teacher has labelled before, under the names in ``keys``;
+    they join the training frames. ``labels_from`` is the out folder of another run with the same teacher,
+    sampling and seed, whose labels are then used, such as for another size of student.
     """
 
     structures: str | None = None

@@ -5,55 +5,37 @@ The same call with the same out folder continues an interrupted run at whatever 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from compactff_md.artifact import describe, save_student
 from compactff_md.errors import CompactFFError
 from compactff_md.files import plain, write_json
-from compactff_md.student import student_file
 from compactff_md.students.uncertainty import Uncertainty
-from compactff_md.teachers import Teacher, create_teacher
+from compactff_md.teachers import Teacher
 from compactff_md.training.config import DistillConfig, TrainConfig, write_config
 from compactff_md.training.dataset import Source, check_validation, load_sets, read_labelled
 from compactff_md.training.distributed import Team, join_team
 from compactff_md.training.frames import LabelledSet
-from compactff_md.training.generate import (
-    LABELS_FILE,
-    Labels,
-    driver_versions,
-    file_digests,
-    generate_labels,
-    open_pool,
-    read_labels,
-    read_start,
-    start_structures,
-    structures_digest,
-)
+from compactff_md.training.generate import Labels, open_pool, read_labels, start_structures
 from compactff_md.training.keys import LabelKeys
 from compactff_md.training.loop import TrainResult, train
 from compactff_md.training.metrics import Comparison, compare, joined, summary
-from compactff_md.training.planning import plan_fields
+from compactff_md.training.opening import RECIPE_FILE, ROUNDS_FOLDER, labelled_run, start_checksum
 from compactff_md.training.plots import plot_report
 from compactff_md.training.pool import Pool
 from compactff_md.training.progress import Reporter
-from compactff_md.training.rounds import Round, is_enough, run_round
-from compactff_md.training.runs import RunFolder, check_labels_are_the_same, open_run
-from compactff_md.training.splitting import check_plan
-from compactff_md.training.teacher_check import (
-    CHECK_FILE,
-    check_labels_are_its_own,
-    examine,
-)
+from compactff_md.training.rounds import ROUND_FILE, Round, is_enough, run_round
+from compactff_md.training.runs import RunFolder, open_run
+from compactff_md.training.teacher_check import CHECK_FILE
 from compactff_md.training.uncertainty import fit_uncertainty, force_error, quality, tell
 
 STUDENT_FILE = "student.safetensors"
 METRICS_FILE = "metrics.json"
-RECIPE_FILE = "recipe.yaml"
 REPORT_FILE = "report.png"
 ALL_TESTS = "test_all"
 LEAST_TRAINING_SHARE = 0.25  # of `minutes`, whatever the labelling took
@@ -123,7 +105,7 @@ def train_from_files(
     read = {name: read_labelled(source, config.keys) for name, source in (tests or {}).items()}
     checked = _check_tests(read, sets[0], config)
     digests = _digests({"train": sets[0], "valid": sets[1], **checked})
-    run = open_run(out, "train", config, {**digests, **_start_checksum(config)}, team)
+    run = open_run(out, "train", config, {**digests, **start_checksum(config)}, team)
     if run.finished:
         return _finished(run, reporter)
     if team.leads:
@@ -142,7 +124,7 @@ def distill(config: DistillConfig, out: str | Path, reporter: Reporter | None = 
         For bad structures, an unknown teacher or one that fails too often, a folder that holds another
         run, training that diverges.
     """
-    reporter, team, teacher, run = _labelled_run(config, out, reporter)
+    reporter, team, teacher, run = labelled_run(config, out, reporter)
     if run.finished:
         return _finished(run, reporter)
     labels = read_labels(run.path if config.labels_from is None else Path(config.labels_from))
@@ -165,43 +147,8 @@ def label(config: DistillConfig, out: str | Path, reporter: Reporter | None = No
         raise CompactFFError(
             f"there is nothing to label: labels_from is {config.labels_from}; leave it out, or train on those"
         )
-    run = _labelled_run(config, out, reporter)[-1]
+    run = labelled_run(config, out, reporter)[-1]
     return read_labels(run.path)
-
-
-def _labelled_run(
-    config: DistillConfig, out: str | Path, reporter: Reporter | None
-) -> tuple[Reporter, Team, Teacher, RunFolder]:
-    """The folder of a run, with its labels or finished, and who works there."""
-    team = join_team(config.device)
-    reporter = reporter if reporter and team.leads else Reporter()
-    teacher = create_teacher(config.teacher, **config.teacher_arguments)
-    structures = read_start(config.structures, teacher)
-    if not config.sampling.steps:
-        given = dict(enumerate(structures))
-        check_plan(config, plan_fields(given, len(given), config.sampling, config.seed))
-    sources = {
-        "structures_sha256": structures_digest(structures),
-        "teacher_version": teacher.version,
-        **file_digests(config),
-        **driver_versions(config),
-        **_start_checksum(config),
-    }
-    if config.labels_from is not None:
-        check_labels_are_the_same(Path(config.labels_from), config, sources)
-        read_labels(Path(config.labels_from))
-    # Until the labels are complete, time may still be added.
-    labelled = config.labels_from is not None or (Path(out) / LABELS_FILE).is_file()
-    run = open_run(out, "distill", config, sources, team, () if labelled else ("minutes",))
-    if team.leads and not run.finished:
-        write_config(config, run.path / RECIPE_FILE)
-        examine(config, teacher, structures, run.path, reporter)
-        for path in config.labelled:
-            check_labels_are_its_own(teacher, read_labelled(path, config.keys).frames)
-        if config.labels_from is None:
-            generate_labels(config, structures, teacher, run.path, reporter)
-    team.wait()
-    return reporter, team, teacher, run
 
 
 def _rounds(
@@ -216,20 +163,24 @@ def _rounds(
     done: list[Round] = []
     left = config.rounds.labels
     starts = start_structures(labels, config.structures) if config.rounds.most else []
+    part = _share_of(config, config.rounds.training_share)
     for index in range(config.rounds.most):
-        part = _share_of(config, config.rounds.training_share)
+        folder = run.path / ROUNDS_FOLDER / f"{index + 1:02d}"
+        left_s = _left_for_rounds_s(config, labels, done)
+        if left_s <= 60.0 * (part.minutes or 0.0) and not (folder / ROUND_FILE).is_file():
+            reporter.note(f"the time for rounds is over: the training follows after {index}")
+            break
         sets, tests = _own_sets(config, part, labels, done)
-        folder = run.path / "rounds" / f"{index + 1:02d}"
-        arguments = (index, config, part, sets, tests, starts, teacher, folder)
         budget = left // (config.rounds.most - index)
+        arguments = (index, config, part, sets, tests, starts, teacher, folder, budget, left_s)
 
         def open_there(teacher: Teacher, workers: int, folder: Path) -> Pool:
             return open_pool(teacher, workers, folder, config.sampling.dask)
 
-        run_round(*arguments, budget, open_there, team.leads, reporter)
+        run_round(*arguments, open_there, team.leads, reporter)
         team.wait()
         # The leading process has written it; the others read it here.
-        done.append(run_round(*arguments, budget, open_there, team.leads, reporter))
+        done.append(run_round(*arguments, open_there, team.leads, reporter))
         left -= done[-1].report["labels"]
         if is_enough(done[-1].report, config) or left <= 0:
             break
@@ -266,10 +217,20 @@ def _training_config(config: DistillConfig, labels: Labels, rounds: list[Round])
     """Give the training what labelling and rounds left of the time."""
     if config.minutes is None:
         return config.training
-    labelling = labels.counts["seconds"] if config.labels_from is None else 0.0
-    spent = labelling + sum(part.report["seconds"] for part in rounds)
-    left = config.minutes - spent / 60.0
+    left = config.minutes - _spent_s(config, labels, rounds) / 60.0
     return config.training.model_copy(update={"minutes": max(left, LEAST_TRAINING_SHARE * config.minutes)})
+
+
+def _left_for_rounds_s(config: DistillConfig, labels: Labels, rounds: list[Round]) -> float:
+    """Seconds until the training has to begin; infinite where there is no limit."""
+    if config.minutes is None:
+        return inf
+    return 60.0 * config.minutes * (1.0 - LEAST_TRAINING_SHARE) - _spent_s(config, labels, rounds)
+
+
+def _spent_s(config: DistillConfig, labels: Labels, rounds: list[Round]) -> float:
+    labelling = labels.counts["seconds"] if config.labels_from is None else 0.0
+    return labelling + sum(part.report["seconds"] for part in rounds)
 
 
 def _check_tests(
@@ -280,13 +241,6 @@ def _check_tests(
 
 def _digests(sets: dict[str, LabelledSet]) -> dict[str, str]:
     return {f"{name}_sha256": data.digest for name, data in sets.items()}
-
-
-def _start_checksum(config: TrainConfig) -> dict[str, str]:
-    """Checksum of the student that the training starts from, if any."""
-    if config.start_from is None:
-        return {}
-    return {"start_from_checksum": hashlib.sha256(student_file(config.start_from).read_bytes()).hexdigest()}
 
 
 def _finished(run: RunFolder, reporter: Reporter) -> RunResult:
@@ -328,7 +282,7 @@ def _conclude(
         metrics["teacher"] = json.loads((run.path / CHECK_FILE).read_text(encoding="utf-8"))
     data = {"train": len(sets[0]), "valid": len(sets[1]), **_digests({"train": sets[0], "valid": sets[1]})}
     if config.start_from is not None:
-        data |= {"start_from": Path(config.start_from).name, **_start_checksum(config)}
+        data |= {"start_from": Path(config.start_from).name, **start_checksum(config)}
     described = describe(
         result.network,
         size=config.size,

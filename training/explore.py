@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import ase
@@ -56,10 +58,11 @@ def explore(
     spacing_steps: int,
     config: SamplingConfig,
     rng: np.random.Generator,
+    ends: float = inf,
 ) -> Asking[list[Visited]]:
     """Run a student, which answers, from a structure, to the end or until it explodes; see what it came to.
 
-    Frames are ``spacing_steps`` apart.
+    Frames are ``spacing_steps`` apart; none comes after the moment ``ends`` of ``time.monotonic``.
     A run has exploded where energy or forces are not finite, a force is three times what labels may have,
     atoms are closer than ``config.min_separation_A``, or the uncertainty is 20 times the usual one; the
     three frames before, five steps apart, are then in the result.
@@ -80,6 +83,8 @@ def explore(
             recent.append(seen)
             if step % spacing_steps < LOOK_STEPS:
                 kept.append(seen)
+            if time.monotonic() > ends:
+                return kept
         else:
             return kept
     except TeacherFailure:  # not finite

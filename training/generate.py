@@ -9,6 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import ase
@@ -44,7 +45,8 @@ LABELS_FILE = "labels.json"
 LABELLING_SHARE = 0.5  # of `minutes`
 FLOCK_ATOMS = 1200  # that a driver moves together
 ANY = sys.maxsize  # in the place of a structure's index
-# Or twice that of the calmest, for a largest force in dynamics at room temperature has as much.
+# Or twice the median of the composition, for a largest force in dynamics at room temperature has as much, and
+# of many structures each may have been sampled at one temperature.
 CALM_eV_PER_A = 3.0
 
 
@@ -314,7 +316,7 @@ def start_structures(labels: Labels, given: str | Path | None, most: int = 200) 
 
     They are the calmest frame, by its largest force, of each structure that was given (in the file ``given``)
     or that dynamics started from, and of each composition that has none of these. Those far from calm beside
-    others of their composition are left out.
+    most of their composition are left out.
     """
     num_given = 0 if given is None else len(read_structures(given))
     calmest: dict[tuple[str, int], ase.Atoms] = {}
@@ -334,7 +336,7 @@ def start_structures(labels: Labels, given: str | Path | None, most: int = 200) 
 
 def _calm(frames: list[ase.Atoms]) -> list[ase.Atoms]:
     forces = [_largest_force(atoms) for atoms in frames]
-    allowed = max(CALM_eV_PER_A, 2.0 * min(forces))
+    allowed = max(CALM_eV_PER_A, 2.0 * median_low(forces))
     return [atoms for atoms, force in zip(frames, forces, strict=True) if force <= allowed]
 
 

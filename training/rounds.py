@@ -7,7 +7,6 @@ it was, and pays for no label twice.
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from compactff_md.training.metrics import compare, force_errors
 from compactff_md.training.planning import ChainSpec
 from compactff_md.training.pool import Pool, TeacherPool, default_workers
 from compactff_md.training.progress import Reporter
+from compactff_md.training.relaxing import Clock
 from compactff_md.training.tasks import chain_task, explore_task
 from compactff_md.training.uncertainty import fit_uncertainty
 
@@ -42,6 +42,7 @@ STUDENT_FILE = "student.safetensors"
 VISITED_FILE = "visited.json"
 LABELLED_FILE = "labelled.xyz"
 FEWEST_FRAMES_A_CHAIN = 25
+EXPLORING_SHARE = 0.5  # of a round's time after the training, at most
 RUNS_TOGETHER = 50  # of a student, in one evaluation
 SENSIBLE_SHARE = 0.5  # of the deviation of energies that the checks of the data allow
 
@@ -66,6 +67,7 @@ def run_round(
     teacher: Teacher,
     folder: Path,
     budget: int,
+    left_s: float,
     open_pool: OpenPool,
     leads: bool,
     reporter: Reporter,
@@ -84,6 +86,9 @@ def run_round(
         Of this round.
     budget
         Labels that this round may spend.
+    left_s
+        Seconds that it may take. What its training leaves is for runs and labels, of which there are fewer
+        where it does not suffice.
     leads
         False in processes that only help to train; they return with the frames missing.
     """
@@ -91,9 +96,9 @@ def run_round(
         return Round(folder / LABELLED_FILE, json.loads((folder / ROUND_FILE).read_text()))
     folder.mkdir(parents=True, exist_ok=True)
     result = train(training, *sets, folder, reporter)
-    started = time.monotonic() - result.elapsed_s  # which goes over interruptions
     if not leads:
         return Round(folder / LABELLED_FILE, {})
+    clock = Clock(folder / "clock.json", (left_s - result.elapsed_s) / 60.0)
     held_out = compare(result.network, sets[1].frames)
     uncertainty = fit_uncertainty(result.network, sets[0].frames, held_out, config.seed)
     save_student(
@@ -102,9 +107,10 @@ def run_round(
         describe(result.network, size=config.size, seed=config.seed),
         uncertainty,
     )
-    visited = _explore(index, config, starts, folder, reporter)
+    visited = _explore(index, config, starts, folder, reporter, clock)
     probe, chosen = choose(visited, budget, config.rounds.probe_share, (config.seed, 60, index))
-    counts = label_visited(index, config, sets[0], probe, chosen, teacher, folder, open_pool, reporter)
+    asked = (probe, chosen, teacher, folder, open_pool, reporter, clock)
+    counts = label_visited(index, config, sets[0], *asked)
     known = [compare(result.network, data.frames) for data in tests.values()] or [held_out]
     wanted = _rmse(known)
     labelled = read_structures(folder / LABELLED_FILE) if counts["frames"] else []
@@ -112,7 +118,7 @@ def run_round(
     error = _rmse([compare(result.network, read_labelled(fresh).frames)]) if fresh else float("nan")
     report = {
         "stage": f"round {index + 1}",
-        "seconds": time.monotonic() - started,
+        "seconds": result.elapsed_s + clock.elapsed(),  # both go over interruptions
         "labels": counts["calls"],
         "frames": counts["frames"],
         "exploded": sum(any(v.exploding for v in run) for run in visited),
@@ -143,19 +149,22 @@ def _rmse(comparisons: list[Any]) -> float:
 
 
 def _explore(
-    index: int, config: DistillConfig, starts: list[ase.Atoms], folder: Path, reporter: Reporter
+    index: int,
+    config: DistillConfig,
+    starts: list[ase.Atoms],
+    folder: Path,
+    reporter: Reporter,
+    clock: Clock,
 ) -> list[list[Visited]]:
     """Trajectories of the round's student, kept in a file."""
     path = folder / VISITED_FILE
     if not path.is_file():
         rounds = config.rounds
         temperatures = rounds.temperatures_K or config.sampling.temperatures_K
-        rng = np.random.default_rng([config.seed, 61, index])
-        members = rng.permutation(np.resize(np.arange(len(starts)), rounds.trajectories))
         plain = config.sampling.model_copy(update={"steps": ()})
         runs = [
-            (starts[int(member)], temperatures[k % len(temperatures)], (config.seed, 62, index, k))
-            for k, member in enumerate(members)
+            (starts[member], temperatures[k % len(temperatures)], (config.seed, 62, index, k))
+            for k, member in enumerate(drawn_starts(len(starts), rounds.trajectories, index, config.seed))
         ]
         # A student of tens of atoms runs as fast on the CPU, and workers may share one GPU badly.
         student = create_teacher(f"student:{folder / STUDENT_FILE}", device="cpu")
@@ -171,14 +180,25 @@ def _explore(
 
         def on_frames(task: int, ended: int) -> None:
             done[task] = ended
+            clock.save_now_and_then()
             reporter.update(sum(done))
 
         with TeacherPool(student, workers, folder) as pool:
-            results = pool.run(tasks, on_frames)
+            results = pool.run(tasks, on_frames, lambda: max(0.0, clock.left(EXPLORING_SHARE)))
         reporter.finish()
         write_json(path, [run for result in results for run in result["visited"]])
     content = json.loads(path.read_text(encoding="utf-8"))
     return [[decode_visited(frame) for frame in run] for run in content]
+
+
+def drawn_starts(count: int, trajectories: int, index: int, seed: int) -> list[int]:
+    """Which of ``count`` starts a round runs from: over all rounds, each comes before any comes again."""
+    order = np.arange(count)
+    if count > trajectories:
+        order = np.random.default_rng([seed, 64]).permutation(count)
+    turns = np.arange(index * trajectories, (index + 1) * trajectories)
+    drawn = order[turns % count]
+    return np.random.default_rng([seed, 61, index]).permutation(drawn).tolist()
 
 
 def choose(
@@ -230,6 +250,7 @@ def label_visited(
     folder: Path,
     open_pool: OpenPool,
     reporter: Reporter,
+    clock: Clock,
 ) -> dict[str, int]:
     """Ask the teacher; the frames that it could label are in one file, those that it fails on are left out.
 
@@ -257,12 +278,15 @@ def label_visited(
 
     def on_frames(k: int, frames: int) -> None:
         made[k] = frames
+        clock.save_now_and_then()
         reporter.update(sum(made))
 
     workers = config.sampling.n_workers or default_workers(teacher)
     with open_pool(teacher, workers, folder) as pool:
-        results = pool.run(tasks, on_frames)
+        results = pool.run(tasks, on_frames, clock.left)
     reporter.finish()
+    if clock.left() < 0:
+        reporter.note(f"the time for round {index + 1} is over: there may be fewer labels than planned")
     frames = [a for spec in specs for shard in shards_of(folder / spec.name) for a in read_structures(shard)]
     frames = sensible(frames, known, SENSIBLE_SHARE * config.checks.max_energy_deviation_eV_per_atom)
     for atoms in frames:

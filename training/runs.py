@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ FREE_FIELDS = {
     "sampling.max_failures",
 }
 
+# What earlier versions did not write down; a run that lacks it goes on with what is given now.
+LATER_FIELDS = {"isolated_energies_checksum"}
+
 # What decides which structures are labelled, and by whom.
 LABEL_FIELDS = ("sampling.", "teacher", "seed")
 
@@ -53,7 +56,7 @@ def open_run(
     out: str | Path,
     command: str,
     config: BaseModel,
-    sources: dict[str, str],
+    sources: Mapping[str, str | None],
     team: Team,
     changeable: Sequence[str] = (),
 ) -> RunFolder:
@@ -97,7 +100,19 @@ def _create(path: Path, identity: dict[str, Any]) -> RunFolder:
     return RunFolder(path, resumed=False, finished=False)
 
 
-def check_labels_are_the_same(path: Path, config: BaseModel, sources: dict[str, str]) -> None:
+def versions_in(path: Path) -> dict[str, str]:
+    """Versions of the teacher and of what moved atoms in its place, as the folder of a run has them.
+
+    Raises
+    ------
+    CompactFFError
+        If what makes the run cannot be read.
+    """
+    there, _ = _read(path)
+    return {key: there[key] for key in there if key == "teacher_version" or key.startswith("driver_")}
+
+
+def check_labels_are_the_same(path: Path, config: BaseModel, sources: Mapping[str, str | None]) -> None:
     """See that another run's labels are those that this run would make.
 
     Raises
@@ -119,7 +134,8 @@ def check_labels_are_the_same(path: Path, config: BaseModel, sources: dict[str, 
 
 def _reopen(path: Path, identity: dict[str, Any], changeable: Sequence[str]) -> RunFolder:
     there, finished = _read(path)
-    renewed = {**there, **{key: identity[key] for key in changeable}}
+    anew = {*changeable, *(LATER_FIELDS - there.keys())} & identity.keys()
+    renewed = {**there, **{key: identity[key] for key in anew}}
     changed = _changed(renewed, identity)
     if changed:
         raise CompactFFError(

@@ -28,12 +28,14 @@ def check_plan(config: DistillConfig, plan: Plan) -> None:
     Raises
     ------
     CompactFFError
-        If it leaves too few frames for the training, or has elements that the student will not know.
+        If it leaves too few frames for the training, labels single atoms, or has elements that the student
+        will not know.
     """
     specs = [chain.spec for chain in plan.chains]
     trained = [(spec, spec.frames) for spec in specs if spec.purpose == "train"]
     held = sum(map(len, held_out(trained, config.sampling.valid_fraction, config.seed)))
     check_enough(sum(frames for _, frames in trained) - held, held, "planned", _more(config))
+    _refuse_single_atoms({member: plan.structures[member] for spec in specs for member in spec.members})
     every = [(spec.purpose, plan.structures[member]) for spec in specs for member in spec.members]
     # Of given structures those with a rare element train, whatever was drawn for the test.
     of_training = [atoms for purpose, atoms in every if purpose == "train" or _may_move(purpose, config)]
@@ -43,6 +45,15 @@ def check_plan(config: DistillConfig, plan: Plan) -> None:
             f"the sampling has structures with {', '.join(sorted(unknown))}, which "
             f"{'elements leaves out' if config.elements else 'no frame for training would have'}"
         )
+
+
+def _refuse_single_atoms(structures: dict[int, ase.Atoms]) -> None:
+    for member, atoms in structures.items():
+        if len(atoms) == 1 and not atoms.pbc.any():
+            raise CompactFFError(
+                f"structure {member} is a single atom without a cell, which no student is trained on. Leave "
+                "it out; energies of isolated atoms may be given as isolated_energies_eV"
+            )
 
 
 def check_enough(train: int, valid: int, what: str, advice: str) -> None:

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +163,13 @@ def _running(
 
 def _explore(task: Task, labeller: Labeller, report: Callable[[int], None]) -> dict[str, Any]:
     config, done = SamplingConfig(**task["config"]), 0
+    ends = time.monotonic() + task.get("time_limit_s", inf)
 
     def exploring(run: dict[str, Any]) -> Asking[list[Visited]]:
         nonlocal done
         atoms, rng = decode_atoms(run["atoms"]), np.random.default_rng(run["seed"])
         steps = task["steps"], task["spacing_steps"]
-        visited = yield from explore(atoms, run["temperature_K"], *steps, config, rng)
+        visited = yield from explore(atoms, run["temperature_K"], *steps, config, rng, ends)
         done += 1
         report(done)
         return visited

@@ -64,7 +64,12 @@ Dask = Annotated[
     typer.Option("--dask", help="Label on a cluster: address of a dask scheduler, or local for one here."),
 ]
 LabelsOnly = Annotated[
-    bool, typer.Option("--labels-only", help="End when the labels are there, without a student.")
+    bool,
+    typer.Option(
+        "--labels-only",
+        help="End when the labels are there, without a student. The same command without it then trains, "
+        "also on another machine with the out folder; rounds and labelled files need the teacher there.",
+    ),
 ]
 
 

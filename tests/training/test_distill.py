@@ -1,7 +1,9 @@
 import json
+import sys
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import molecule
 from ase.io import read, write
 
@@ -150,6 +152,53 @@ def test_given_structures_are_the_only_ones(config, tmp_path):
     assert result.metrics["labels"]["calls"] == 30
 
 
+@pytest.fixture
+def quick(config, tmp_path):
+    """Settings of a distillation of a second: EMT labels thirty structures that are given."""
+    frames = [molecule("CH3OH") for _ in range(30)]
+    for k, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=k)
+    write(tmp_path / "methanol.xyz", frames)
+
+    def make(**fields) -> DistillConfig:
+        values = {"teacher": "ase.calculators.emt:EMT", "sampling": {"mode": "given", "frames": None}}
+        return config(**{**values, **fields})
+
+    return make
+
+
+def test_isolated_energies_may_be_added_until_the_training_begins(quick, tmp_path):
+    alone = {"H": 3.21, "C": 3.5, "O": 4.6}
+
+    def written(name: str, energies: dict[str, float]) -> str:
+        atoms = [Atoms(symbol, info={"energy": energy}) for symbol, energy in energies.items()]
+        write(tmp_path / name, atoms)
+        return str(tmp_path / name)
+
+    label(quick(), tmp_path / "out")
+    added = quick(isolated_energies_eV=written("alone.xyz", alone), checkpoint_seconds=0)
+    with pytest.raises(KilledError):
+        distill(added, tmp_path / "out", KillIn("training", 2))
+    for other in (written("other.xyz", {**alone, "H": 3.0}), None):
+        with pytest.raises(CompactFFError, match=r"isolated_energies_checksum is '"):
+            distill(quick(isolated_energies_eV=other), tmp_path / "out")
+    with pytest.raises(KilledError):
+        distill(added, tmp_path / "out", KillIn("training", 1))
+
+
+def test_single_atoms_are_refused_before_a_label_is_paid_for(quick, tmp_path):
+    settings = quick()
+    structures = read(settings.structures, ":")
+    write(settings.structures, [*structures, Atoms("O")])
+    moving = quick(sampling={"frames": 60, "driver": "teacher"})
+    for number, asked in enumerate((settings, moving)):
+        with pytest.raises(CompactFFError, match=r"structure 30 is a single atom.*isolated_energies_eV"):
+            label(asked, tmp_path / str(number))
+        assert not (tmp_path / str(number)).exists()
+    write(settings.structures, [*structures, Atoms("O", cell=[5.0, 5.0, 5.0], pbc=True)])
+    assert sum(label(settings, tmp_path / "cell").counts["frames"].values()) == 31
+
+
 def test_structures_that_cannot_be_labelled_are_refused(config, tmp_path):
     atoms = molecule("CH3OH")
     atoms.positions[1] = atoms.positions[0]
@@ -198,6 +247,27 @@ def test_labels_alone_are_what_a_distillation_then_trains_on(config, tmp_path):
     assert label(config(), tmp_path / "out").counts == labels.counts
     with pytest.raises(CompactFFError, match="there is nothing to label: labels_from is"):
         label(config(labels_from=str(tmp_path / "out")), tmp_path / "other")
+
+
+def test_complete_labels_are_trained_on_without_their_teacher(quick, tmp_path, monkeypatch):
+    """Or with another version of it, which would label otherwise, but is not asked."""
+    module = tmp_path / "lent_teacher.py"
+    module.write_text("from ase.calculators.emt import EMT\n")
+    monkeypatch.chdir(tmp_path)
+    settings = quick(teacher="lent_teacher:EMT", steps=2)
+    label(settings, tmp_path / "out")
+    version = json.loads((tmp_path / "out" / "run.json").read_text())["identity"]["teacher_version"]
+    module.unlink()
+    sys.modules.pop("lent_teacher")
+    student = load_student(distill(settings, tmp_path / "out").student)[1]
+    assert student.teacher == {"name": "lent_teacher:EMT", "version": version, "settings": {}}
+    assert distill(settings, tmp_path / "out").already_finished
+    with pytest.raises(CompactFFError, match="another run: teacher is 'lent_teacher:EMT' there"):
+        distill(quick(teacher="other_teacher:EMT", steps=2), tmp_path / "out")
+    rounds = quick(teacher="lent_teacher:EMT", steps=2, rounds={"most": 1})
+    for asking, folder in ((settings, "another"), (rounds, "out")):
+        with pytest.raises(CompactFFError, match="teacher 'lent_teacher:EMT' cannot be made"):
+            distill(asking, tmp_path / folder)
 
 
 def test_pairs_of_atoms_are_labelled_from_nothing(tmp_path):

@@ -64,6 +64,13 @@ def test_forces_beyond_sense_end_a_run_too():
     assert len(visited(Unsure, max_force_eV_per_A=1e-3)) == 0
 
 
+def test_runs_whose_time_is_over_end_with_what_they_have():
+    labeller = Labeller(SimpleNamespace(name="student", settings={}, calculator=Unsure))
+    task = explore_task([(molecule("CH3OH"), 300.0, (7, 0))], 100, 5, SamplingConfig())
+    [run] = perform({**task, "time_limit_s": 0.0}, labeller, print)["visited"]
+    assert [frame["exploding"] for frame in run] == [False]
+
+
 def test_the_probe_is_random_and_the_rest_is_where_it_pays():
     def frame(k, score, exploding=False):
         atoms = molecule("CH3OH")

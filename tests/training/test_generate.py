@@ -181,3 +181,14 @@ def test_a_student_runs_from_all_that_was_given_or_moved_and_one_of_each_other_c
     assert [atoms.info["name"] for atoms in start_structures(labels, None)] == ["moved", "water"]
     fewer = start_structures(labels, tmp_path / "given.xyz", most=2)
     assert [atoms.info["name"] for atoms in fewer] == ["trans", "moved"]
+
+
+@pytest.mark.parametrize(
+    ("pushes", "kept"), [([2.0, 3.9, 4.4, 4.8, 5.6, 40.0], [0, 1, 2, 3, 4]), ([40.0, 1.0], [1])]
+)
+def test_starts_that_were_sampled_hot_are_kept_where_others_of_their_composition_were(tmp_path, pushes, kept):
+    """Of many given structures dynamics take each to one temperature."""
+    frames = [labelled(molecule("trans-butane"), k, push, source="md") for k, push in enumerate(pushes)]
+    write_frames(tmp_path / "train.xyz", frames)
+    found = start_structures(Labels(tmp_path / "train.xyz", tmp_path / "valid.xyz", {}, {}), None)
+    assert [atoms.info["structure"] for atoms in found] == kept

@@ -69,6 +69,16 @@ def test_what_does_not_count_yet_may_be_given_anew_and_then_holds(tmp_path):
         open_run(tmp_path, "distill", short, {}, ALONE)
 
 
+def test_what_earlier_versions_did_not_write_down_is_taken_as_given_and_then_holds(tmp_path):
+    config, name = make_config(DistillConfig, {"structures": "a"}), "isolated_energies_checksum"
+    open_run(tmp_path, "distill", config, {}, ALONE)
+    assert open_run(tmp_path, "distill", config, {name: "1"}, ALONE).resumed
+    for other in ("2", None):
+        with pytest.raises(CompactFFError, match=f"{name} is '1' there and {other!r} now"):
+            open_run(tmp_path, "distill", config, {name: other}, ALONE)
+    assert open_run(tmp_path, "distill", config, {name: "2"}, ALONE, (name,)).resumed
+
+
 def test_other_folders_files_and_damaged_runs_are_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CompactFFError, match="is a file; expected the name of a folder"):
