@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ from compactff_md.validation.settings import SuiteSettings
 from compactff_md.validation.stages import Stages
 from compactff_md.validation.subject import Subject, make_engine
 from compactff_md.validation.task import Engine, State, Task, Tick, last_state
+from compactff_md.validation.teacher_calculator import TeacherCalculator
 from compactff_md.validation.thresholds import Thresholds
 
 # What is asked of stability and forces beyond the temperature of production.
@@ -63,16 +65,20 @@ class Silent:
 
 @dataclass(frozen=True)
 class Labels:
-    """Energies (F,), forces (F, N, 3) and stresses (F, 3, 3; NaN where there is no cell), in eV and A."""
+    """Energies (F,), forces (F, N, 3) and stresses (F, 3, 3), in eV and A.
+
+    Stresses are NaN where there is no cell, or the calculator tells none.
+    """
 
     energies_eV: np.ndarray
     forces_eV_per_A: np.ndarray
     stresses_eV_per_A3: np.ndarray
 
 
-def ended_early(campaign: Campaign, section: str, error: EndedEarlyError) -> Finding:
-    """The finding of a section for which the student's dynamics did not last: it failed."""
-    return failed(campaign.judge("suite.ran", None, "", subject=section), str(error))
+def did_not_run(campaign: Campaign, section: str, error: CompactFFError) -> Finding:
+    """The finding of a section that did not run; it failed where the student's dynamics did not last."""
+    finding = campaign.judge("suite.ran", None, "", note=str(error), subject=section)
+    return failed(finding, str(error)) if isinstance(error, EndedEarlyError) else finding
 
 
 def digest_of(structures: Sequence[Structure]) -> str:
@@ -133,8 +139,10 @@ class Campaign:
         return self.stages.picture(f"{self.place}/{name}", figure)
 
     def teacher_engine(self) -> ASEEngine:
-        """The teacher in ASE."""
-        return self._once("teacher", lambda: ASEEngine(self.teacher.calculator(), "teacher"))
+        """The teacher in ASE; whatever its calculator raises is a :class:`CompactFFError`."""
+        return self._once(
+            "teacher", lambda: ASEEngine(TeacherCalculator(self.teacher.calculator()), "teacher")
+        )
 
     def student_engine(self, dtype: str = "float32", name: str | None = None) -> Engine:
         """The student in the engine of the campaign, or in another."""
@@ -325,9 +333,11 @@ def _label_or_nothing(structure: Structure, calculator: BaseCalculator) -> tuple
 
 
 def label(atoms: ase.Atoms, calculator: BaseCalculator) -> tuple[float, np.ndarray, np.ndarray]:
-    """Energy in eV, forces in eV/A and stress in eV/A^3 (NaN without a cell) of one structure."""
+    """Energy in eV, forces in eV/A and stress in eV/A^3 (NaN where there is none) of one structure."""
     atoms.calc = calculator
     energy, forces = float(atoms.get_potential_energy()), np.array(atoms.get_forces())
-    if not atoms.pbc.all():
-        return energy, forces, np.full((3, 3), np.nan)
-    return energy, forces, voigt_6_to_full_3x3_stress(atoms.get_stress())
+    stress = np.full((3, 3), np.nan)
+    if atoms.pbc.all():
+        with suppress(*UNSOUND):  # many calculators have energy and forces only
+            stress = voigt_6_to_full_3x3_stress(atoms.get_stress())
+    return energy, forces, stress

@@ -8,7 +8,7 @@ runs all molecules of the file at once, far apart, at each temperature, and
     python -m compactff_md.validation.endurance argyrodite-tiny --engine lammps --repeat 2 2 2 \
         --structures validation/reports/argyrodite_unseen.xyz --teacher sevennet-l3i5
 
-a crystal. What is finished is kept: the same command goes on, and asks of a longer time only what is missing.
+a crystal. What is finished is kept: the same command goes on, and asks of a longer time only what is missing
 Where a bond breaks, the teacher goes on from a moment before, with the same positions and velocities, which
 shows whether it breaks there, too.
 """
@@ -46,6 +46,7 @@ from compactff_md.validation.stability import BROKEN_A, NONMETALS
 from compactff_md.validation.stages import Stages
 from compactff_md.validation.subject import ENGINES, make_engine, subject_of
 from compactff_md.validation.task import Engine, State, Task, last_state
+from compactff_md.validation.teacher_calculator import TeacherCalculator
 
 # Molecules diffuse as a whole, about 26 A in 100 ps at 600 K and a friction of 1/ps.
 APART_A = 100.0
@@ -60,9 +61,10 @@ TEACHER_FS = 300.0
 
 @dataclass(frozen=True)
 class Break:
-    """The first bond of a molecule that broke; ``teacher`` tells whether it breaks with the teacher, too.
+    """The first bond of a molecule that broke.
 
-    ``teacher`` is None where nobody asked.
+    ``teacher`` tells whether one breaks with the teacher, too (None where nobody asked, or it failed), and
+    ``back`` whether all were whole in the last frame (None in older files): soft bonds are long at times.
     """
 
     molecule: int
@@ -70,6 +72,7 @@ class Break:
     bond: str
     time_ps: float
     teacher: bool | None = None
+    back: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -175,9 +178,8 @@ def endure(
     initial = _lengths(structure, bonds)
     found: dict[int, Break] = {}
     state, failure, reached, kelvin = None, "", 0.0, []
-    pieces = max(1, round(time_ps / PIECE_PS))
-    for piece in range(pieces):
-        own = replace(task, steps=round(1000 * time_ps / pieces / task.timestep_fs), seed=task.seed + piece)
+    for piece, length_ps in enumerate(pieces_ps(time_ps)):
+        own = replace(task, steps=round(1000 * length_ps / task.timestep_fs), seed=task.seed + piece)
         name = f"{task.temperature_K:g}K-{piece:04d}-{own.steps}"
         run = stages.run(name, partial(_made, engine, structure, own, state))
         for bond, frame in sorted(first_breaks(run, bonds, initial).items(), key=lambda item: item[1]):
@@ -191,6 +193,8 @@ def endure(
         tell(f"{student_name}, {task.temperature_K:g} K: {reached:.4g} of {time_ps:g} ps {failure}")
         if failure:
             break
+    strayed = bonds[np.abs(_lengths(run.structure(-1), bonds) - initial) > BROKEN_A, 0]
+    found = {group: replace(one, back=group not in groups[strayed]) for group, one in found.items()}
     drift = None if failure else _drift(structure, stages, task, engine, drift_ps)
     return Endurance(
         student=student_name,
@@ -208,6 +212,12 @@ def endure(
         drift_low=drift.low if drift else None,
         drift_high=drift.high if drift else None,
     )
+
+
+def pieces_ps(time_ps: float) -> list[float]:
+    """Lengths of what is run and kept by itself: 5 ps each, so that a longer time goes on, and the rest."""
+    count, rest = divmod(time_ps, PIECE_PS)
+    return [PIECE_PS] * int(count) + ([rest] if rest or not count else [])
 
 
 def _made(engine: Engine, structure: Structure, task: Task, state: State | None, _: Path) -> Run:
@@ -235,9 +245,7 @@ def _break(
     members = np.flatnonzero(groups == groups[i])
     formula = ase.Atoms(structure.numbers[members]).get_chemical_formula()
     name = f"{chemical_symbols[structure.numbers[i]]}{i}-{chemical_symbols[structure.numbers[j]]}{j}"
-    asked = None
-    if teacher is not None:
-        asked = _breaks_with(teacher, run, frame, members, bonds, initial_A)
+    asked = None if teacher is None else _breaks_with(teacher, run, frame, members, bonds, initial_A)
     return Break(int(groups[i]), formula, name, before_ps + float(run.time_ps[frame]), asked)
 
 
@@ -248,8 +256,8 @@ def _breaks_with(
     members: np.ndarray,
     bonds: np.ndarray,
     initial_A: np.ndarray,
-) -> bool:
-    """Whether a bond of the molecule breaks where the teacher goes on from a moment before."""
+) -> bool | None:
+    """Whether a bond breaks where the teacher goes on from a moment before; None where that fails."""
     start = max(0, frame - FRAMES_BEFORE)
     kept = np.arange(len(run.numbers)) if run.pbc.any() else members
     place = {int(atom): k for k, atom in enumerate(kept)}
@@ -259,8 +267,9 @@ def _breaks_with(
     state = State(structure.positions_A, run.velocities_A_per_fs[start][kept])
     steps = round(TEACHER_FS / run.timestep_fs)
     task = Task("nve", run.temperature_K, run.timestep_fs, steps, max(1, steps // 60), seed=1)
-    result = ASEEngine(teacher, "teacher").run(structure, task, state)
-    return bool(first_breaks(result, own, initial_A[inside]))
+    asked = TeacherCalculator(teacher)
+    result = ASEEngine(asked, "teacher").run(structure, task, state)
+    return bool(first_breaks(result, own, initial_A[inside])) or (None if asked.failed else False)
 
 
 def _drift(structure: Structure, stages: Stages, task: Task, engine: Engine, drift_ps: float) -> Any:
@@ -286,7 +295,10 @@ def markdown(rows: Sequence[Endurance]) -> str:
     ]
     for row in rows:
         broken = f"{len(row.breaks)} of {row.molecules}"
-        named = ", ".join(f"{b.formula} {b.bond} at {b.time_ps:.3g} ps" for b in row.breaks)
+        named = ", ".join(
+            f"{b.formula} {b.bond} at {b.time_ps:.3g} ps{', back at the end' if b.back else ''}"
+            for b in row.breaks
+        )
         asked = [b.teacher for b in row.breaks if b.teacher is not None]
         drift = "-"
         if row.drift_meV_per_atom_ps is not None:

@@ -64,8 +64,8 @@ def dihedrals(positions_A: np.ndarray, quadruples: np.ndarray, box: np.ndarray |
     return _module("MDAnalysis.lib.distances").calc_dihedrals(*parts, box=box)
 
 
-def universe(topology: str | Path, trajectory: str | Path) -> Any:
-    """An ``MDAnalysis.Universe``.
+def universe(topology: str | Path, trajectory: str | Path | None = None) -> Any:
+    """An ``MDAnalysis.Universe`` of a topology, and of a trajectory where one is given.
 
     Raises
     ------
@@ -73,16 +73,17 @@ def universe(topology: str | Path, trajectory: str | Path) -> Any:
         If a file is missing, of an unknown format, or both do not hold the same atoms.
     """
     for path in (topology, trajectory):
-        if not Path(path).is_file():
+        if path is not None and not Path(path).is_file():
             raise CompactFFError(f"no such file: {path}")
     package = _module("MDAnalysis")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of everything that a topology does not say
-            return package.Universe(str(topology), str(trajectory))
+            return package.Universe(*(str(path) for path in (topology, trajectory) if path is not None))
     except Exception as error:  # its readers raise whatever their format's parser happens to hit
+        what = f"{trajectory} cannot be read with the topology" if trajectory else "cannot read the topology"
         raise CompactFFError(
-            f"{trajectory} cannot be read with the topology {topology} ({type(error).__name__}: {error}); "
+            f"{what} {topology} ({type(error).__name__}: {error}); "
             "expected formats that MDAnalysis reads, and the same atoms in both"
         ) from error
 

@@ -13,7 +13,7 @@ from compactff_md.engines.molecules import Molecules
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 from compactff_md.validation import mda, pictures
-from compactff_md.validation.campaign import Campaign, EndedEarlyError, ended_early
+from compactff_md.validation.campaign import Campaign, did_not_run
 from compactff_md.validation.distributions import blocks_of, compare
 from compactff_md.validation.outcome import Finding, Section
 from compactff_md.validation.run import Run
@@ -69,8 +69,8 @@ def run(campaign: Campaign) -> Section:
         return found
     try:
         at_pressure = section_of(campaign, *campaign.replicas_at_pressure(), only="density")
-    except EndedEarlyError as error:
-        at_pressure = Section((ended_early(campaign, "structure at constant pressure", error),))
+    except CompactFFError as error:
+        at_pressure = Section((did_not_run(campaign, "structure at constant pressure", error),))
     return Section(found.findings + at_pressure.findings, {}, {**found.pictures, **at_pressure.pictures})
 
 

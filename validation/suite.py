@@ -27,14 +27,7 @@ from compactff_md.validation import (
     symmetry,
     thermodynamics,
 )
-from compactff_md.validation.campaign import (
-    Campaign,
-    EndedEarlyError,
-    Reference,
-    Silent,
-    digest_of,
-    ended_early,
-)
+from compactff_md.validation.campaign import Campaign, Reference, Silent, did_not_run, digest_of
 from compactff_md.validation.outcome import Section
 from compactff_md.validation.report import Report, command_line, write_report
 from compactff_md.validation.settings import SuiteSettings
@@ -214,10 +207,8 @@ def _guarded(campaign: Campaign, name: str) -> Callable[[], Section]:
     def make() -> Section:
         try:
             return TESTS[name](campaign)
-        except EndedEarlyError as error:
-            return Section((ended_early(campaign, name, error),))
         except CompactFFError as error:
-            return Section((campaign.judge("suite.ran", None, "", note=str(error), subject=name),))
+            return Section((did_not_run(campaign, name, error),))
 
     return make
 

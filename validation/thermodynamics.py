@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from compactff_md.engines.molecules import Molecules
+from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 from compactff_md.units import EV_PER_A3_TO_GPA, KB_EV_PER_K
 from compactff_md.validation import pictures
@@ -34,6 +36,7 @@ FEWEST_EFFECTIVE = 20
 Curve = tuple[np.ndarray, np.ndarray]
 Chain = tuple[int, int, int, int]
 Arrays = dict[str, np.ndarray]
+Part = Callable[[Campaign, dict[str, BaseCalculator]], Section]
 
 
 def _nobody(done: float) -> None:
@@ -45,15 +48,16 @@ def run(campaign: Campaign) -> Section:
     findings: list[Finding] = [reweighting(campaign)]
     shown: dict[str, str] = {}
     calculators = {"teacher": campaign.teacher_engine().calculator, "student": campaign.calculator()}
+    parts: list[tuple[str, str, Part]] = [("torsion.profile", "meV", _torsions)]
     if campaign.structure.pbc.all():
-        found, figure = _compression(campaign, calculators)
-        findings += [*found, _elastic(campaign, calculators)]
-        shown["energy and volume"] = campaign.picture("thermodynamics-volume", figure)
-    bonds = rotatable(campaign.structure, campaign.molecules)[: campaign.settings.torsions]
-    if bonds:
-        found, figure = _torsions(campaign, calculators, bonds)
-        findings += found
-        shown["rotation about bonds"] = campaign.picture("thermodynamics-torsions", figure)
+        parts = [("volume.energy", "meV/atom", _compression), ("volume.elastic", "%", _elastic), *parts]
+    for key, unit, part in parts:
+        try:
+            found = part(campaign, calculators)
+        except (CompactFFError, NotImplementedError) as error:  # that of one has nothing to do with the next
+            found = Section((campaign.judge(key, None, unit, note=str(error)),))
+        findings += found.findings
+        shown |= found.pictures
     return Section(tuple(findings), {}, shown)
 
 
@@ -167,7 +171,7 @@ def torsion_profile(
     moved: np.ndarray,
     tick: Tick = _nobody,
 ) -> Curve:
-    """Energies in eV of a rigid rotation over its angle in degrees."""
+    """Energies in eV of a rigid rotation over its angle in degrees; NaN where the calculator fails."""
     atoms = structure.to_ase()
     angles = np.arange(0, 360, TORSION_STEP_DEG)
     energies = []
@@ -175,14 +179,15 @@ def torsion_profile(
         turned = atoms.copy()
         turned.set_dihedral(*chain, angle, indices=moved)
         turned.calc = calculator
-        energies.append(float(turned.get_potential_energy()))
+        try:
+            energies.append(float(turned.get_potential_energy()))
+        except CompactFFError:  # atoms may come so close that a teacher finds no solution
+            energies.append(np.nan)
         tick(len(energies))
     return angles, np.array(energies)
 
 
-def _compression(
-    campaign: Campaign, calculators: dict[str, BaseCalculator]
-) -> tuple[list[Finding], pictures.Figure]:
+def _compression(campaign: Campaign, calculators: dict[str, BaseCalculator]) -> Section:
     def make(calculator: BaseCalculator, tick: Tick) -> Arrays:
         volumes, energies = energy_of_volume(campaign.structure, calculator, tick)
         return {"volumes": volumes, "energies": energies}
@@ -205,10 +210,12 @@ def _compression(
         reason = f"no minimum between 94 and 106 % of the volume ({error_})"
         findings.append(campaign.judge("volume.bulk_modulus", None, "%", note=reason))
     lines = {name: (curves[name][0], relative[name]) for name in curves}
-    return findings, pictures.curves({"isotropic compression": lines}, "volume (Å³)", "energy (meV/atom)")
+    figure = pictures.curves({"isotropic compression": lines}, "volume (Å³)", "energy (meV/atom)")
+    shown = {"energy and volume": campaign.picture("thermodynamics-volume", figure)}
+    return Section(tuple(findings), {}, shown)
 
 
-def _elastic(campaign: Campaign, calculators: dict[str, BaseCalculator]) -> Finding:
+def _elastic(campaign: Campaign, calculators: dict[str, BaseCalculator]) -> Section:
     def make(calculator: BaseCalculator, tick: Tick) -> Arrays:
         return {"constants": elastic_constants_GPa(campaign.structure, calculator, tick)}
 
@@ -219,15 +226,14 @@ def _elastic(campaign: Campaign, calculators: dict[str, BaseCalculator]) -> Find
     scale = float(np.abs(np.diag(found["teacher"])).mean())
     error = 100 * float(np.abs(found["student"] - found["teacher"]).max()) / max(scale, 1e-9)
     diagonal = {name: np.diag(c).round(1).tolist() for name, c in found.items()}
-    return campaign.judge("volume.elastic", error, "%", note=f"C11 to C66 in GPa, clamped ions: {diagonal}")
+    note = f"C11 to C66 in GPa, clamped ions: {diagonal}"
+    return Section((campaign.judge("volume.elastic", error, "%", note=note),))
 
 
-def _torsions(
-    campaign: Campaign, calculators: dict[str, BaseCalculator], bonds: list[Chain]
-) -> tuple[list[Finding], pictures.Figure]:
+def _torsions(campaign: Campaign, calculators: dict[str, BaseCalculator]) -> Section:
     findings, panels = [], {}
     structure, symbols = campaign.structure, campaign.structure.symbols
-    for chain in bonds:
+    for chain in rotatable(structure, campaign.molecules)[: campaign.settings.torsions]:
         moved = moved_atoms(len(structure), campaign.molecules.bonds, chain[1], chain[2])
         assert moved is not None  # rotatable() has looked
         name = "-".join(f"{symbols[k]}{k}" for k in chain)
@@ -242,16 +248,24 @@ def _torsions(
         }
         curves = {n: (found["angles"], found["energies"]) for n, found in made.items()}
         teacher, student = curves["teacher"][1], curves["student"][1]
-        low = teacher - teacher.min() < HIGHEST_EV
-        error = 1e3 * float((student[low] - teacher[low]).std())
+        low = teacher - teacher[np.isfinite(teacher)].min(initial=np.inf) < HIGHEST_EV
+        error = 1e3 * float((student[low] - teacher[low]).std()) if low.any() else None
         note = f"{int(low.sum())} of {len(low)} angles within {HIGHEST_EV:g} eV of the lowest"
+        for name_, (_, energies) in curves.items():
+            if failures := int(np.isnan(energies).sum()):
+                note += f"; the {name_} fails at {failures} of {len(low)} angles"
         findings.append(
             campaign.judge(
                 "torsion.profile", error, "meV", note=note, subject=name, undecided=int(low.sum()) < 4
             )
         )
-        panels[name] = {n: (angle[low], 1e3 * (e - e[low].mean())[low]) for n, (angle, e) in curves.items()}
-    return findings, pictures.curves(panels, "dihedral (°)", "energy (meV)", style="o-")
+        if low.any():
+            panels[name] = {n: (x[low], 1e3 * (e[low] - e[low].mean())) for n, (x, e) in curves.items()}
+    if not panels:
+        return Section(tuple(findings))
+    figure = pictures.curves(panels, "dihedral (°)", "energy (meV)", style="o-")
+    shown = {"rotation about bonds": campaign.picture("thermodynamics-torsions", figure)}
+    return Section(tuple(findings), {}, shown)
 
 
 def _heaviest(structure: Structure, near: list[int], other: int) -> int | None:

@@ -72,7 +72,11 @@ def validate(
     thresholds: Own = None,
     trajectory: Annotated[
         list[Path] | None,
-        typer.Option("--trajectory", help="Instead of a student: what was run; repeatable."),
+        typer.Option(
+            "--trajectory",
+            help="Instead of a student: what was run; repeatable. LAMMPS' files need --set frame_fs=5, the "
+            "time between two frames.",
+        ),
     ] = None,
     topology: Annotated[Path | None, typer.Option("--topology", help="Of the trajectories.")] = None,
     reference: Annotated[

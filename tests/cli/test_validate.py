@@ -65,6 +65,21 @@ class TestValidate:
         path, words = bad_structure
         refused("validate", *arguments(student_file, path, out), words=words)
 
+    def test_a_trajectory_of_lammps_needs_its_times(self, run, refused, tmp_path, water):
+        pytest.importorskip("MDAnalysis")
+        lines = []
+        for step in (0, 10, 20):
+            lines += ["ITEM: TIMESTEP", step, "ITEM: NUMBER OF ATOMS", 3, "ITEM: BOX BOUNDS mm mm mm"]
+            lines += [*("-1 1",) * 3, "ITEM: ATOMS id type element xu yu zu"]
+            lines += ["1 1 O 0 0 0.12", "2 2 H 0 0.76 -0.48", "3 2 H 0 -0.76 -0.48"]
+        (tmp_path / "trajectory.lammpstrj").write_text("\n".join(map(str, lines)))
+        args = ("--trajectory", tmp_path / "trajectory.lammpstrj", "--topology", water, "--out")
+        refused("validate", *args, tmp_path / "no", words=["--set frame_fs=5"])
+        result = run("validate", *args, tmp_path / "out", "--set", "frame_fs=5")
+        content = json.loads((tmp_path / "out" / "report.json").read_text())
+        assert result.exit_code == content["exit_code"] == 0, result.output
+        assert "0 failures in 0.01 ps" in str(content)
+
     def test_teacher_that_lacks_an_element(self, refused, tmp_path, student_file, water):
         args = arguments(student_file, water, tmp_path / "out")
         refused("validate", *args, "--teacher", "nonsense", words=["unknown teacher 'nonsense'"])

@@ -1,3 +1,6 @@
+import json
+from dataclasses import fields, replace
+
 import ase.io
 import numpy as np
 import pytest
@@ -7,12 +10,16 @@ from ase.calculators.calculator import Calculator
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 from compactff_md.student import load
+from compactff_md.validation import endurance
 from compactff_md.validation.endurance import (
+    Break,
+    Endurance,
     apart,
     endure,
     first_breaks,
     main,
     markdown,
+    pieces_ps,
     read_row,
     watched_bonds,
 )
@@ -32,6 +39,30 @@ class Nothing(Calculator):
     def calculate(self, atoms=None, properties=None, system_changes=None):
         super().calculate(atoms, properties, system_changes)
         self.results = {"energy": 0.0, "forces": np.zeros((len(atoms), 3))}
+
+
+class Broken(Calculator):
+    """A program that fails."""
+
+    implemented_properties = ("energy", "forces")
+
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        raise ValueError("no SCF")
+
+
+class Springs(Calculator):
+    """Bonds so soft that they stretch by angstroms and come back, about where the atoms were at first."""
+
+    implemented_properties = ("energy", "forces")
+
+    def __init__(self, home_A):
+        super().__init__()
+        self.home_A = home_A
+
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        super().calculate(atoms, properties, system_changes)
+        away = atoms.positions - self.home_A
+        self.results = {"energy": 0.25 * float((away**2).sum()), "forces": -0.5 * away}
 
 
 @pytest.fixture
@@ -89,6 +120,54 @@ def test_where_a_bond_breaks_the_teacher_is_asked(tmp_path, together, calculator
     assert all(0.0 <= b.time_ps <= 0.2 for b in row.breaks)
     assert {b.teacher for b in row.breaks} == {breaks}
     assert f"{3 * breaks} of 3" in markdown([row])
+
+
+def test_a_teacher_that_fails_tells_nothing(tmp_path, together):
+    row = run(tmp_path, together, Nothing(), teacher=Broken(), time_ps=0.2)
+    assert len(row.breaks) == 3 and {b.teacher for b in row.breaks} == {None}
+    assert "| - |" in markdown([row])
+
+
+def test_bonds_that_were_broken_for_a_moment_are_told(tmp_path):
+    water = Structure.from_ase(molecule("H2O"))
+    soft = Springs(np.array(water.positions_A))
+    hot = replace(task(), temperature_K=3000.0, every=4, friction_per_ps=0.01, equilibration_steps=0)
+    rows = {}
+    # Two periods of the hydrogens' springs, half of one of the oxygen's.
+    lengths = {"time_ps": 0.182, "drift_ps": 0.2}
+    for name, calculator in (("soft", soft), ("nothing", Nothing())):
+        with Stages(tmp_path / name, {"student": name}) as stages:
+            rows[name] = endure(
+                name, water, stages, hot, engine=ASEEngine(calculator), teacher=None, **lengths
+            )
+    (soft_break,), (break_,) = rows["soft"].breaks, rows["nothing"].breaks
+    assert soft_break.back is True and break_.back is False
+    assert f"{soft_break.bond} at {soft_break.time_ps:.3g} ps, back at the end)" in markdown([rows["soft"]])
+    assert "back" not in markdown([rows["nothing"]])
+
+
+@pytest.mark.parametrize(
+    ("time_ps", "lengths"), [(0.1, [0.1]), (5, [5]), (12, [5, 5, 2]), (15, [5] * 3), (100, [5] * 20)]
+)
+def test_pieces_of_a_longer_time_begin_with_those_of_a_shorter(time_ps, lengths):
+    assert pieces_ps(time_ps) == pytest.approx(lengths)
+
+
+def test_a_longer_time_goes_on_from_the_shorter(tmp_path, together, monkeypatch):
+    monkeypatch.setattr(endurance, "PIECE_PS", 0.05)
+    run(tmp_path, together, Nothing(), time_ps=0.12)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
+    assert sum("300K-00" in path.name for path in kept) == 3
+    assert run(tmp_path, together, Nothing(), time_ps=0.2).time_ps == pytest.approx(0.2)
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+    assert sum("300K-00" in path.name for path in tmp_path.rglob("*.npz")) == 5  # two of them new
+
+
+def test_rows_of_before_are_read(tmp_path):
+    one = {"molecule": 0, "formula": "H2O", "bond": "O0-H1", "time_ps": 0.1, "teacher": True}
+    row = {field.name: 1.0 for field in fields(Endurance)} | {"breaks": [one]}
+    (tmp_path / "300K.json").write_text(json.dumps(row))
+    assert read_row(tmp_path / "300K.json").breaks == (Break(0, "H2O", "O0-H1", 0.1, True, None),)
 
 
 def test_the_first_frame_of_each_broken_bond_counts(tmp_path, together, calculator):
