@@ -8,9 +8,9 @@ runs all molecules of the file at once, far apart, at each temperature, and
     python -m compactff_md.validation.endurance argyrodite-tiny --engine lammps --repeat 2 2 2 \
         --structures validation/reports/argyrodite_unseen.xyz --teacher sevennet-l3i5
 
-a crystal. What is finished is kept: the same command goes on, and asks of a longer time only what is missing
-Where a bond breaks, the teacher goes on from a moment before, with the same positions and velocities, which
-shows whether it breaks there, too.
+a crystal. What is finished is kept: the same command goes on, and asks of a longer time only what is missing.
+Where a bond breaks and stays so, the teacher goes on from a moment before, with the same positions and
+velocities, which shows whether it breaks there, too.
 """
 
 from __future__ import annotations
@@ -27,26 +27,20 @@ from typing import Any
 import ase
 import numpy as np
 from ase.calculators.calculator import BaseCalculator
-from ase.data import chemical_symbols
-from ase.geometry import find_mic
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from compactff_md.engines.molecules import find_molecules
 from compactff_md.errors import CompactFFError
 from compactff_md.files import write_json, write_text
 from compactff_md.structure import Structure, read_structures
 from compactff_md.student import load
 from compactff_md.teachers import create_teacher
 from compactff_md.validation import conservation
+from compactff_md.validation.breaks import Break, Watch
 from compactff_md.validation.campaign import digest_of
-from compactff_md.validation.engine_ase import ASEEngine, at_rest_at
+from compactff_md.validation.engine_ase import at_rest_at
 from compactff_md.validation.run import Run
-from compactff_md.validation.stability import BROKEN_A, NONMETALS
 from compactff_md.validation.stages import Stages
 from compactff_md.validation.subject import ENGINES, make_engine, subject_of
 from compactff_md.validation.task import Engine, State, Task, last_state
-from compactff_md.validation.teacher_calculator import TeacherCalculator
 
 # Molecules diffuse as a whole, about 26 A in 100 ps at 600 K and a friction of 1/ps.
 APART_A = 100.0
@@ -54,25 +48,6 @@ PIECE_PS = 5.0  # after which what was run is kept
 FRAME_FS = 50.0
 EQUILIBRATION_PS = 1.0
 FRICTION_PER_PS = 1.0
-# Frames that the teacher starts before the one that shows the broken bond, and how far it goes.
-FRAMES_BEFORE = 2
-TEACHER_FS = 300.0
-
-
-@dataclass(frozen=True)
-class Break:
-    """The first bond of a molecule that broke.
-
-    ``teacher`` tells whether one breaks with the teacher, too (None where nobody asked, or it failed), and
-    ``back`` whether all were whole in the last frame (None in older files): soft bonds are long at times.
-    """
-
-    molecule: int
-    formula: str
-    bond: str
-    time_ps: float
-    teacher: bool | None = None
-    back: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +59,7 @@ class Endurance:
     time_ps
         As far as the run came; ``failure`` says why it ended early, and is empty where it did not.
     molecules, breaks
-        Watched, and those of which a bond broke.
+        Watched, and those of which a bond broke or was stretched as far.
     mean_K
         Of the thermal run.
     drift_meV_per_atom_ps, drift_low, drift_high
@@ -129,27 +104,6 @@ def apart(structures: Sequence[ase.Atoms], spacing_A: float = APART_A) -> ase.At
     return together
 
 
-def watched_bonds(structure: Structure) -> np.ndarray:
-    """Bonds between nonmetals, shape (B, 2): those of an ion to its neighbours come and go."""
-    known = np.isin(structure.numbers, NONMETALS)
-    bonds = find_molecules(structure).bonds
-    return bonds[known[bonds].all(axis=1)]
-
-
-def first_breaks(run: Run, bonds: np.ndarray, initial_A: np.ndarray) -> dict[int, int]:
-    """Bonds that differ by more than 0.5 A from their length at the start: the first frame of each."""
-    lengths = np.array([_lengths(run.structure(frame), bonds) for frame in range(len(run))])  # (F, B)
-    broken = np.abs(lengths - initial_A) > BROKEN_A
-    return {int(bond): int(np.argmax(broken[:, bond])) for bond in np.flatnonzero(broken.any(axis=0))}
-
-
-def _lengths(structure: Structure, bonds: np.ndarray) -> np.ndarray:
-    vectors = structure.positions_A[bonds[:, 1]] - structure.positions_A[bonds[:, 0]]
-    if not structure.pbc.any():
-        return np.linalg.norm(vectors, axis=1)
-    return find_mic(vectors, structure.cell_A, structure.pbc)[1]
-
-
 def endure(
     student_name: str,
     structure: Structure,
@@ -171,30 +125,22 @@ def endure(
     task
         Its temperature, timestep and distance of frames hold for all pieces.
     teacher
-        Goes on where bonds break; None leaves that open.
+        Goes on where bonds break and stay so; None leaves that open.
     """
-    bonds = watched_bonds(structure)
-    groups = _groups(len(structure), bonds)
-    initial = _lengths(structure, bonds)
-    found: dict[int, Break] = {}
+    watch = Watch(structure, teacher)
     state, failure, reached, kelvin = None, "", 0.0, []
     for piece, length_ps in enumerate(pieces_ps(time_ps)):
         own = replace(task, steps=round(1000 * length_ps / task.timestep_fs), seed=task.seed + piece)
         name = f"{task.temperature_K:g}K-{piece:04d}-{own.steps}"
         run = stages.run(name, partial(_made, engine, structure, own, state))
-        for bond, frame in sorted(first_breaks(run, bonds, initial).items(), key=lambda item: item[1]):
-            group = int(groups[bonds[bond, 0]])
-            if group not in found:
-                found[group] = _break(run, frame, bonds, bond, groups, initial, teacher, reached)
-                tell(f"{student_name}, {task.temperature_K:g} K: {found[group]}")
+        for one in watch.look(run, reached):
+            tell(f"{student_name}, {task.temperature_K:g} K: {one}")
         reached += float(run.time_ps[-1])
         kelvin.append(run.kinetic_temperature_K.mean())
         state, failure = last_state(run), run.failure
         tell(f"{student_name}, {task.temperature_K:g} K: {reached:.4g} of {time_ps:g} ps {failure}")
         if failure:
             break
-    strayed = bonds[np.abs(_lengths(run.structure(-1), bonds) - initial) > BROKEN_A, 0]
-    found = {group: replace(one, back=group not in groups[strayed]) for group, one in found.items()}
     drift = None if failure else _drift(structure, stages, task, engine, drift_ps)
     return Endurance(
         student=student_name,
@@ -204,8 +150,8 @@ def endure(
         atoms=len(structure),
         time_ps=reached,
         failure=failure,
-        molecules=len(np.unique(groups[bonds[:, 0]])),
-        breaks=tuple(found.values()),
+        molecules=watch.molecules,
+        breaks=watch.breaks,
         mean_K=float(np.mean(kelvin)),
         drift_ps=drift_ps,
         drift_meV_per_atom_ps=drift.value if drift else None,
@@ -222,54 +168,6 @@ def pieces_ps(time_ps: float) -> list[float]:
 
 def _made(engine: Engine, structure: Structure, task: Task, state: State | None, _: Path) -> Run:
     return engine.run(structure, task, state)
-
-
-def _groups(count: int, bonds: np.ndarray) -> np.ndarray:
-    """Which molecule an atom belongs to by the watched bonds alone, shape (N,)."""
-    graph = coo_array((np.ones(len(bonds)), (bonds[:, 0], bonds[:, 1])), shape=(count, count))
-    return connected_components(graph, directed=False)[1]
-
-
-def _break(
-    run: Run,
-    frame: int,
-    bonds: np.ndarray,
-    bond: int,
-    groups: np.ndarray,
-    initial_A: np.ndarray,
-    teacher: BaseCalculator | None,
-    before_ps: float,
-) -> Break:
-    structure = run.structure(frame)
-    i, j = (int(k) for k in bonds[bond])
-    members = np.flatnonzero(groups == groups[i])
-    formula = ase.Atoms(structure.numbers[members]).get_chemical_formula()
-    name = f"{chemical_symbols[structure.numbers[i]]}{i}-{chemical_symbols[structure.numbers[j]]}{j}"
-    asked = None if teacher is None else _breaks_with(teacher, run, frame, members, bonds, initial_A)
-    return Break(int(groups[i]), formula, name, before_ps + float(run.time_ps[frame]), asked)
-
-
-def _breaks_with(
-    teacher: BaseCalculator,
-    run: Run,
-    frame: int,
-    members: np.ndarray,
-    bonds: np.ndarray,
-    initial_A: np.ndarray,
-) -> bool | None:
-    """Whether a bond breaks where the teacher goes on from a moment before; None where that fails."""
-    start = max(0, frame - FRAMES_BEFORE)
-    kept = np.arange(len(run.numbers)) if run.pbc.any() else members
-    place = {int(atom): k for k, atom in enumerate(kept)}
-    inside = np.isin(bonds, members).all(axis=1)
-    own = np.array([[place[int(i)], place[int(j)]] for i, j in bonds[inside]])
-    structure = Structure(run.positions_A[start][kept], run.numbers[kept], run.cell_A[start], run.pbc)
-    state = State(structure.positions_A, run.velocities_A_per_fs[start][kept])
-    steps = round(TEACHER_FS / run.timestep_fs)
-    task = Task("nve", run.temperature_K, run.timestep_fs, steps, max(1, steps // 60), seed=1)
-    asked = TeacherCalculator(teacher)
-    result = ASEEngine(asked, "teacher").run(structure, task, state)
-    return bool(first_breaks(result, own, initial_A[inside])) or (None if asked.failed else False)
 
 
 def _drift(structure: Structure, stages: Stages, task: Task, engine: Engine, drift_ps: float) -> Any:
@@ -294,10 +192,9 @@ def markdown(rows: Sequence[Endurance]) -> str:
         "|---" * 9 + "|",
     ]
     for row in rows:
-        broken = f"{len(row.breaks)} of {row.molecules}"
+        broken = f"{sum(not b.back for b in row.breaks)} of {row.molecules}"
         named = ", ".join(
-            f"{b.formula} {b.bond} at {b.time_ps:.3g} ps{', back at the end' if b.back else ''}"
-            for b in row.breaks
+            f"{b.formula} {b.bond} {'stretched ' if b.back else ''}at {b.time_ps:.3g} ps" for b in row.breaks
         )
         asked = [b.teacher for b in row.breaks if b.teacher is not None]
         drift = "-"

@@ -79,10 +79,12 @@ def long_dynamics(rows: Sequence[Endurance]) -> str:
         "## Long dynamics",
         "",
         "With a Langevin thermostat of 1/ps and a timestep of 0.5 fs, and watched bonds between nonmetals: "
-        "broken is one that is 0.5 Å longer or shorter than at the start, and the teacher then goes on from "
-        "a moment before. Then 10 ps at constant energy. The `organic-*` run the 20 molecules of "
-        "`validation/reports/organic_unseen.xyz`, of no scaffold that the training saw, the `argyrodite-*` a "
-        "disordered cell: `python -m compactff_md.validation.endurance organic-tiny --structures "
+        "broken is one that becomes 0.5 Å longer or shorter than at the start and stays so, and the "
+        "teacher then goes on from a moment before; one that comes back was stretched. Then 10 ps at "
+        "constant energy. The "
+        "`organic-*` run the 20 molecules of `validation/reports/organic_unseen.xyz`, of no scaffold "
+        "that the training saw, the `argyrodite-*` a disordered cell: `python -m "
+        "compactff_md.validation.endurance organic-tiny --structures "
         "validation/reports/organic_unseen.xyz --drift-ps 10`, or `argyrodite-tiny --engine lammps --teacher "
         "sevennet-l3i5 --structures validation/reports/argyrodite_416.xyz --drift-ps 10`.",
         "",

@@ -11,17 +11,15 @@ from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 from compactff_md.student import load
 from compactff_md.validation import endurance
+from compactff_md.validation.breaks import Break, Watch, breaks_of, watched_bonds
 from compactff_md.validation.endurance import (
-    Break,
     Endurance,
     apart,
     endure,
-    first_breaks,
     main,
     markdown,
     pieces_ps,
     read_row,
-    watched_bonds,
 )
 from compactff_md.validation.engine_ase import ASEEngine
 from compactff_md.validation.stages import Stages
@@ -142,8 +140,9 @@ def test_bonds_that_were_broken_for_a_moment_are_told(tmp_path):
             )
     (soft_break,), (break_,) = rows["soft"].breaks, rows["nothing"].breaks
     assert soft_break.back is True and break_.back is False
-    assert f"{soft_break.bond} at {soft_break.time_ps:.3g} ps, back at the end)" in markdown([rows["soft"]])
-    assert "back" not in markdown([rows["nothing"]])
+    stretched = f"0 of 1 (H2O {soft_break.bond} stretched at {soft_break.time_ps:.3g} ps)"
+    assert stretched in markdown([rows["soft"]])
+    assert "| 1 of 1 (H2O" in markdown([rows["nothing"]]) and "stretched" not in markdown([rows["nothing"]])
 
 
 @pytest.mark.parametrize(
@@ -170,16 +169,41 @@ def test_rows_of_before_are_read(tmp_path):
     assert read_row(tmp_path / "300K.json").breaks == (Break(0, "H2O", "O0-H1", 0.1, True, None),)
 
 
-def test_the_first_frame_of_each_broken_bond_counts(tmp_path, together, calculator):
-    engine = ASEEngine(Nothing())
-    found = engine.run(together, Task("nve", 300.0, 0.5, 400, 40, 1))
-    bonds = watched_bonds(together)
-    vectors = found.positions_A[:, bonds[:, 1]] - found.positions_A[:, bonds[:, 0]]
-    lengths = np.linalg.norm(vectors, axis=2)
-    expected = {
-        b: f for b in range(len(bonds)) for f in [np.argmax(abs(lengths[:, b] - lengths[0, b]) > 0.5)] if f
-    }
-    assert first_breaks(found, bonds, lengths[0]) == expected and expected
+def stretched(water, *lengths_A):
+    """A run in which the first O-H of water, of 0.97 A, has these lengths."""
+    found = ASEEngine(Nothing()).run(water, Task("nve", 300.0, 0.5, len(lengths_A) - 1, 1, 1))
+    i, j = watched_bonds(water)[0]
+    positions = np.repeat(water.positions_A[None], len(lengths_A), axis=0)
+    along = (positions[0, j] - positions[0, i]) / np.linalg.norm(positions[0, j] - positions[0, i])
+    positions[:, j] = positions[:, i] + np.array(lengths_A)[:, None] * along
+    return replace(found, positions_A=positions)
+
+
+def test_the_moment_of_a_bond_that_stays_broken_is_that_after_which_it_was_never_whole():
+    water = Structure.from_ase(molecule("H2O"))
+    bonds = watched_bonds(water)
+    initial = np.linalg.norm(np.diff(water.positions_A[bonds], axis=1)[:, 0], axis=1)
+    for lengths, moments in {
+        (1.0, 1.6, 1.0, 1.7, 2.0): {0: 3},
+        (1.0, 1.4, 1.6, 1.7, 1.0): {0: 2},
+        (1.6, 1.7, 1.8): {0: 0},
+        (1.0, 0.8, 1.3): {},
+    }.items():
+        assert breaks_of(stretched(water, *lengths), bonds, initial) == moments
+
+
+def test_a_bond_that_comes_back_is_no_broken_one_and_does_not_ask_the_teacher(calculator):
+    water = Structure.from_ase(molecule("H2O"))
+    watch = Watch(water, calculator)
+    (first,) = watch.look(stretched(water, 1.0, 1.6, 1.0), 0.0)
+    assert (first.time_ps, first.teacher, first.back) == (0.0005, None, True)
+    assert watch.look(stretched(water, 1.0, 1.7, 1.0), 0.001) == []
+    (broken,) = watch.look(stretched(water, 1.0, 1.6, 1.0, 1.0, 1.8), 0.002)
+    assert (broken.time_ps, broken.teacher, broken.back) == (0.004, False, False)
+    assert watch.breaks == (broken,) and broken.bond == first.bond
+    assert watch.look(stretched(water, 2.0, 1.7), 0.004) == []
+    watch.look(stretched(water, 2.0, 1.0), 0.005)
+    assert watch.breaks == (replace(broken, back=True),)
 
 
 def test_the_command_writes_a_row_and_a_table(tmp_path, capsys):

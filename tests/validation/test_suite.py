@@ -23,8 +23,9 @@ from compactff_md.student import load
 from compactff_md.validation import campaign as campaign_module
 from compactff_md.validation import shipped
 from compactff_md.validation import subject as subject_module
+from compactff_md.validation.breaks import Break
 from compactff_md.validation.comparison import Candidate, write_comparison
-from compactff_md.validation.endurance import Break, Endurance
+from compactff_md.validation.endurance import Endurance
 from compactff_md.validation.engine_ase import ASEEngine
 from compactff_md.validation.outcome import Section, judge
 from compactff_md.validation.panel import panel
