@@ -15,10 +15,12 @@ from ase.io.lammpsdata import write_lammps_data
 from compactff_md.artifact import StudentMetadata
 from compactff_md.engines.lammps_settings import DeckSettings
 from compactff_md.engines.lammps_text import deck_text
+from compactff_md.engines.md_velocities import degrees_of_freedom
 from compactff_md.errors import CompactFFError
 from compactff_md.export.mliap import export_mliap
 from compactff_md.files import write_json, write_text
 from compactff_md.students.base import StudentNetwork
+from compactff_md.units import NM_TO_A
 
 DECK, CONTINUATION, DATA, STUDENT = "in.lammps", "continue.lammps", "system.data", "student.mliap.pt"
 SETTINGS = "settings.json"
@@ -104,11 +106,15 @@ def deck_facts(atoms: ase.Atoms, network: StudentNetwork, settings: DeckSettings
     CompactFFError
         For a structure without atoms or with elements that the student does not know.
     """
+    elements, is_turning = _elements(atoms, network), _is_turning(atoms, settings)
+    moving = degrees_of_freedom(atoms.positions / NM_TO_A, stop_rotation=not is_turning)
     return {
-        "elements": _elements(atoms, network),
+        "elements": elements,
         "boundary": _boundary(atoms),
         "is_tilted": _is_tilted(atoms),
         "has_velocities": _has_velocities(atoms),
+        "is_turning": is_turning,
+        "stopped": 3 * len(atoms) - moving,
         "reach_A": network.receptive_field_A + settings.skin_A,
         "student": STUDENT,
         "data": DATA,
@@ -217,6 +223,14 @@ def _elements(atoms: ase.Atoms, network: StudentNetwork) -> list[str]:
 
 def _has_velocities(atoms: ase.Atoms) -> bool:
     return bool(atoms.has("momenta") and atoms.get_momenta().any())
+
+
+def _is_turning(atoms: ase.Atoms, settings: DeckSettings) -> bool:
+    """Whether angular momentum comes and goes, or is the structure's own; else a free molecule has none."""
+    if atoms.pbc.any():
+        return True
+    own = settings.ensemble == "nve" and _has_velocities(atoms)
+    return own or (settings.ensemble == "nvt" and settings.thermostat == "langevin")
 
 
 def _check_cell(atoms: ase.Atoms, settings: DeckSettings) -> None:
