@@ -27,6 +27,8 @@ SETTINGS = "settings.json"
 RESTARTS = ("final.restart", "restart.a", "restart.b")
 # Around free atoms: LAMMPS wants no box much smaller than the cutoff.
 MARGIN_A = 5.0
+# How far masses of one element may be apart: other tables of standard weights, and no isotopes.
+SAME_MASS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,13 @@ def write_deck(
     Raises
     ------
     CompactFFError
-        If the structure has elements that the student does not know or a cell that the ensemble cannot
-        have, the folder holds a deck already, or as in :func:`compactff_md.export.mliap.export_mliap`.
+        If the structure has elements that the student does not know, a cell that the ensemble cannot have,
+        several masses of one element or constraints, the folder holds a deck already, or as in
+        :func:`compactff_md.export.mliap.export_mliap`.
     """
     facts = deck_facts(atoms, network, settings)
     _check_cell(atoms, settings)
+    _check_atoms(atoms)
     folder = Path(folder)
     if (folder / DECK).exists() and not overwrite:
         raise CompactFFError(f"{folder} holds a deck already; take another folder, or allow --overwrite")
@@ -238,6 +242,24 @@ def _check_cell(atoms: ase.Atoms, settings: DeckSettings) -> None:
         raise CompactFFError(f"npt needs a structure that is periodic in all directions; pbc is {atoms.pbc}")
     if settings.ensemble == "npt" and settings.cell_changes == "anisotropic" and _is_tilted(atoms):
         raise CompactFFError("cell_changes anisotropic is for upright cells; use isotropic or flexible")
+
+
+def _check_atoms(atoms: ase.Atoms) -> None:
+    """Refuse what the data file would lose: it has one mass for each element, and no constraints."""
+    masses = atoms.get_masses()
+    for symbol, indices in atoms.symbols.indices().items():
+        low, high = masses[indices].min(), masses[indices].max()
+        if high - low > SAME_MASS * high:
+            raise CompactFFError(
+                f"atoms of {symbol} have masses from {low:g} to {high:g}, and a deck has one an element: "
+                "give all of them the same, and isotopes types of their own in the deck (lammps/README.md)"
+            )
+    if atoms.constraints:
+        names = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
+        raise CompactFFError(
+            f"the structure has constraints ({names}), which a deck would lose: take them off, and hold the "
+            "atoms in the deck by moving the others only (lammps/README.md)"
+        )
 
 
 def _boundary(atoms: ase.Atoms) -> str:
