@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from compactff_md.engines.lammps_deck import CONTINUATION, RESTARTS, lammps_words
 from compactff_md.engines.lammps_installation import BUILD_IT, Lammps
+from compactff_md.engines.stop_signals import sigterm_as_interrupt
 from compactff_md.errors import CompactFFError
 
 # How a row of LAMMPS' log begins where it is a number of a step.
@@ -100,7 +100,7 @@ def run_deck(
     line: Callable[[str], None],
     step: Callable[[int], None],
 ) -> int:
-    """Run a deck in its folder, and hand over what it prints.
+    """Run a deck in its folder, and hand over what it prints; LAMMPS ends with us at Ctrl-C and SIGTERM.
 
     Parameters
     ----------
@@ -115,11 +115,19 @@ def run_deck(
     -------
     int
         LAMMPS' exit code; 128 and the signal's number where one ended it.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        At either signal, when LAMMPS has ended.
     """
     environment = lammps.environment(ranks)
-    with subprocess.Popen(
-        words, cwd=plan.path.parent, env=environment, stdout=subprocess.PIPE, text=True, errors="replace"
-    ) as process:
+    with (
+        sigterm_as_interrupt(),
+        subprocess.Popen(
+            words, cwd=plan.path.parent, env=environment, stdout=subprocess.PIPE, text=True, errors="replace"
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             in_table = False
@@ -133,7 +141,8 @@ def run_deck(
                 elif text.startswith("Loop time"):
                     in_table = False
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # SIGINT is ignored below a shell that started us in the background
+            process.wait()
             raise
         code = process.wait()
     return code if code >= 0 else 128 - code
