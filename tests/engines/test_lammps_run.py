@@ -7,9 +7,49 @@ from pathlib import Path
 import pytest
 
 from compactff_md.engines.lammps_installation import Lammps
-from compactff_md.engines.lammps_run import DeckPlan, run_deck
+from compactff_md.engines.lammps_run import DeckPlan, read_plan, run_deck
+from compactff_md.errors import CompactFFError
 
+PAIR = "pair_style mliap unified student.mliap.pt 0\n"
 LAMMPS = Lammps(Path("lmp"), "1 Jan 2030", (), (), True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'pair_style mliap unified "student.mliap.pt" 0\nrun 5',
+        "variable s index 'student.mliap.pt'\npair_style mliap unified $s 0\nrun 5",
+        'variable s index """student.mliap.pt"""\npair_style mliap unified "${s}" 0\nrun 5\nprint "it\'s',
+    ],
+)
+def test_names_of_students_may_have_quotes(tmp_path, text):
+    deck = tmp_path / "in.lammps"
+    deck.write_text(text)
+    student = tmp_path / "student.mliap.pt"
+    with pytest.raises(CompactFFError, match=r"names student\.mliap\.pt, which is not beside it"):
+        read_plan(deck, {})
+    student.touch()
+    assert read_plan(deck, {}) == DeckPlan(deck, 5, (student,))
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        (PAIR + "neigh_modify every 1 exclude group held held\nrun 5", True),
+        (PAIR + "neigh_modify exclude type 1 1\nneigh_modify exclude none\nrun 5", False),
+        (PAIR.replace("mliap", "hybrid mliap", 1) + "neigh_modify exclude type 3 3\nrun 5", False),
+        ("pair_style lj/cut 8\nneigh_modify exclude group held held\n", False),
+    ],
+    ids=["held", "none", "hybrid", "no student"],
+)
+def test_neighbours_of_a_student_are_not_excluded(tmp_path, text, refused):
+    (tmp_path / "student.mliap.pt").touch()
+    (tmp_path / "in.lammps").write_text(text)
+    if refused:
+        with pytest.raises(CompactFFError, match=r"neigh_modify exclude.*move the others only"):
+            read_plan(tmp_path, {})
+    else:
+        read_plan(tmp_path, {})
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
