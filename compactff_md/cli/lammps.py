@@ -11,7 +11,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from compactff_md.cli.console import err, say
-from compactff_md.cli.options import assignments
+from compactff_md.cli.options import texts
 from compactff_md.engines.lammps_deck import DECK
 from compactff_md.engines.lammps_installation import Lammps, find_lammps
 from compactff_md.engines.lammps_run import DeckPlan, command_of, continuation, read_plan, run_deck
@@ -43,7 +43,7 @@ def lammps(
 
     A run of a folder that compactff deck wrote goes on by its continue.lammps.
     """
-    variables = {name: str(value) for name, value in assignments(var, "--var").items()}
+    variables = texts(var, "--var")
     plan = read_plan(deck, variables)
     found = find_lammps()
     words = command_of(found, plan, ranks=ranks, kokkos=kokkos, gpus=gpus, variables=variables)

@@ -60,14 +60,29 @@ def assignments(pairs: list[str] | None, option: str) -> dict[str, Any]:
         For an entry without ``=`` or a value that is not YAML.
     """
     values: dict[str, Any] = {}
+    for name, text in texts(pairs, option).items():
+        try:
+            values[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            pair = f"{name}={text}"
+            raise CompactFFError(f"{option} {pair!r}: the value cannot be read ({error})") from error
+    return values
+
+
+def texts(pairs: list[str] | None, option: str) -> dict[str, str]:
+    """``name=value`` pairs as a dict, each value as it was given.
+
+    Raises
+    ------
+    CompactFFError
+        For an entry without ``=``.
+    """
+    values = {}
     for pair in pairs or []:
         name, sign, text = pair.partition("=")
         if not (name and sign):
             raise CompactFFError(f"{option} {pair!r}: expected NAME=VALUE, such as {option} seed=1")
-        try:
-            values[name] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise CompactFFError(f"{option} {pair!r}: the value cannot be read ({error})") from error
+        values[name] = text
     return values
 
 

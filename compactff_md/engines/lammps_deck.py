@@ -15,16 +15,20 @@ from ase.io.lammpsdata import write_lammps_data
 from compactff_md.artifact import StudentMetadata
 from compactff_md.engines.lammps_settings import DeckSettings
 from compactff_md.engines.lammps_text import deck_text
+from compactff_md.engines.md_velocities import degrees_of_freedom
 from compactff_md.errors import CompactFFError
 from compactff_md.export.mliap import export_mliap
 from compactff_md.files import write_json, write_text
 from compactff_md.students.base import StudentNetwork
+from compactff_md.units import NM_TO_A
 
 DECK, CONTINUATION, DATA, STUDENT = "in.lammps", "continue.lammps", "system.data", "student.mliap.pt"
 SETTINGS = "settings.json"
 RESTARTS = ("final.restart", "restart.a", "restart.b")
 # Around free atoms: LAMMPS wants no box much smaller than the cutoff.
 MARGIN_A = 5.0
+# How far masses of one element may be apart: other tables of standard weights, and no isotopes.
+SAME_MASS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -69,11 +73,13 @@ def write_deck(
     Raises
     ------
     CompactFFError
-        If the structure has elements that the student does not know or a cell that the ensemble cannot
-        have, the folder holds a deck already, or as in :func:`compactff_md.export.mliap.export_mliap`.
+        If the structure has elements that the student does not know, a cell that the ensemble cannot have,
+        several masses of one element or constraints, the folder holds a deck already, or as in
+        :func:`compactff_md.export.mliap.export_mliap`.
     """
     facts = deck_facts(atoms, network, settings)
     _check_cell(atoms, settings)
+    _check_atoms(atoms)
     folder = Path(folder)
     if (folder / DECK).exists() and not overwrite:
         raise CompactFFError(f"{folder} holds a deck already; take another folder, or allow --overwrite")
@@ -104,11 +110,15 @@ def deck_facts(atoms: ase.Atoms, network: StudentNetwork, settings: DeckSettings
     CompactFFError
         For a structure without atoms or with elements that the student does not know.
     """
+    elements, is_turning = _elements(atoms, network), _is_turning(atoms, settings)
+    moving = degrees_of_freedom(atoms.positions / NM_TO_A, stop_rotation=not is_turning)
     return {
-        "elements": _elements(atoms, network),
+        "elements": elements,
         "boundary": _boundary(atoms),
         "is_tilted": _is_tilted(atoms),
         "has_velocities": _has_velocities(atoms),
+        "is_turning": is_turning,
+        "stopped": 3 * len(atoms) - moving,
         "reach_A": network.receptive_field_A + settings.skin_A,
         "student": STUDENT,
         "data": DATA,
@@ -219,11 +229,37 @@ def _has_velocities(atoms: ase.Atoms) -> bool:
     return bool(atoms.has("momenta") and atoms.get_momenta().any())
 
 
+def _is_turning(atoms: ase.Atoms, settings: DeckSettings) -> bool:
+    """Whether angular momentum comes and goes, or is the structure's own; else a free molecule has none."""
+    if atoms.pbc.any():
+        return True
+    own = settings.ensemble == "nve" and _has_velocities(atoms)
+    return own or (settings.ensemble == "nvt" and settings.thermostat == "langevin")
+
+
 def _check_cell(atoms: ase.Atoms, settings: DeckSettings) -> None:
     if settings.ensemble == "npt" and not atoms.pbc.all():
         raise CompactFFError(f"npt needs a structure that is periodic in all directions; pbc is {atoms.pbc}")
     if settings.ensemble == "npt" and settings.cell_changes == "anisotropic" and _is_tilted(atoms):
         raise CompactFFError("cell_changes anisotropic is for upright cells; use isotropic or flexible")
+
+
+def _check_atoms(atoms: ase.Atoms) -> None:
+    """Refuse what the data file would lose: it has one mass for each element, and no constraints."""
+    masses = atoms.get_masses()
+    for symbol, indices in atoms.symbols.indices().items():
+        low, high = masses[indices].min(), masses[indices].max()
+        if high - low > SAME_MASS * high:
+            raise CompactFFError(
+                f"atoms of {symbol} have masses from {low:g} to {high:g}, and a deck has one an element: "
+                "give all of them the same, and isotopes types of their own in the deck (lammps/README.md)"
+            )
+    if atoms.constraints:
+        names = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
+        raise CompactFFError(
+            f"the structure has constraints ({names}), which a deck would lose: take them off, and hold the "
+            "atoms in the deck by moving the others only (lammps/README.md)"
+        )
 
 
 def _boundary(atoms: ase.Atoms) -> str:

@@ -92,8 +92,10 @@ class Lammps:
         values = dict(os.environ)
         values["PYTHONPATH"] = _joined(folders, values.get("PYTHONPATH"))
         library = sysconfig.get_config_var("LIBDIR")
-        if library:
-            values["LD_LIBRARY_PATH"] = _joined([Path(library)], values.get("LD_LIBRARY_PATH"))
+        libraries = [self.prefix / "lib"] if self.prefix else []  # for LAMMPS' own Python module
+        libraries += [Path(library)] if library else []
+        if libraries:
+            values["LD_LIBRARY_PATH"] = _joined(libraries, values.get("LD_LIBRARY_PATH"))
         if ranks > 1:
             values.setdefault("OMP_NUM_THREADS", "1")
         return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import signal
+import shlex
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from compactff_md.engines.lammps_deck import CONTINUATION, RESTARTS, lammps_words
 from compactff_md.engines.lammps_installation import BUILD_IT, Lammps
+from compactff_md.engines.stop_signals import sigterm_as_interrupt
 from compactff_md.errors import CompactFFError
 
 # How a row of LAMMPS' log begins where it is a number of a step.
@@ -33,20 +34,24 @@ def read_plan(path: str | Path, variables: dict[str, str]) -> DeckPlan:
     Raises
     ------
     CompactFFError
-        If there is no such deck, or it names a student's file that is not there.
+        If there is no such deck, it names a student's file that is not there, or it excludes neighbours of a
+        student, which leaves atoms without parts of their environment.
     """
     path = Path(path)
     if path.is_dir():
         path = path / "in.lammps"
     if not path.is_file():
         raise CompactFFError(f"no such deck: {path}; compactff deck writes one")
-    known, students, steps, plain = dict(variables), [], 0, True
+    known, students, steps, plain, is_hybrid, excludes = dict(variables), [], 0, True, False, False
     for line in _lines(path.read_text(errors="replace")):
-        words = [_filled(word, known) for word in line.split()]
+        words = [_filled(word, known) for word in _words(line)]
         if words[0] == "variable" and len(words) >= 4 and words[2] in ("index", "equal", "string"):
             known.setdefault(words[1], words[3])
         elif words[0] == "pair_style" and "unified" in words[:-1]:
             students.append(path.parent / words[words.index("unified") + 1])
+            is_hybrid = is_hybrid or words[1].startswith("hybrid")
+        elif words[0] == "neigh_modify" and "exclude" in words[:-1]:
+            excludes = words[words.index("exclude") + 1] != "none"
         elif words[0] == "run" and len(words) > 1:
             plain = plain and words[1].isdigit()
             steps += int(words[1]) if words[1].isdigit() else 0
@@ -56,6 +61,11 @@ def read_plan(path: str | Path, variables: dict[str, str]) -> DeckPlan:
                 f"{path} names {student.name}, which is not beside it; write it with "
                 f"compactff export STUDENT --format mliap --out {student}"
             )
+    if students and excludes and not is_hybrid:
+        raise CompactFFError(
+            f"{path} has neigh_modify exclude, which takes neighbours out of the environments that a student "
+            "sees: forces would be wrong. To hold atoms, move the others only (lammps/README.md)"
+        )
     return DeckPlan(path, steps if plain and steps else None, tuple(students))
 
 
@@ -100,7 +110,7 @@ def run_deck(
     line: Callable[[str], None],
     step: Callable[[int], None],
 ) -> int:
-    """Run a deck in its folder, and hand over what it prints.
+    """Run a deck in its folder, and hand over what it prints; LAMMPS ends with us at Ctrl-C and SIGTERM.
 
     Parameters
     ----------
@@ -115,11 +125,19 @@ def run_deck(
     -------
     int
         LAMMPS' exit code; 128 and the signal's number where one ended it.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        At either signal, when LAMMPS has ended.
     """
     environment = lammps.environment(ranks)
-    with subprocess.Popen(
-        words, cwd=plan.path.parent, env=environment, stdout=subprocess.PIPE, text=True, errors="replace"
-    ) as process:
+    with (
+        sigterm_as_interrupt(),
+        subprocess.Popen(
+            words, cwd=plan.path.parent, env=environment, stdout=subprocess.PIPE, text=True, errors="replace"
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             in_table = False
@@ -133,7 +151,8 @@ def run_deck(
                 elif text.startswith("Loop time"):
                     in_table = False
         except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # SIGINT is ignored below a shell that started us in the background
+            process.wait()
             raise
         code = process.wait()
     return code if code >= 0 else 128 - code
@@ -157,6 +176,14 @@ def _lines(text: str) -> list[str]:
     joined = re.sub(r"&[ \t]*\n", " ", text)
     stripped = (line.split("#")[0].strip() for line in joined.splitlines())
     return [line for line in stripped if line]
+
+
+def _words(line: str) -> list[str]:
+    """Words as LAMMPS has them: what quotes hold together is one."""
+    try:
+        return shlex.split(line)
+    except ValueError:  # a quote that is not closed, or closed in another line
+        return line.split()
 
 
 def _filled(word: str, variables: dict[str, str]) -> str:

@@ -16,7 +16,7 @@ BAR_PER_ATMOSPHERE = 1.01325
 class DeckSettings(RunSettings):
     """Settings of a LAMMPS deck; those of every engine are in :class:`RunSettings`.
 
-    Velocities that the structure brings are kept in nve.
+    Velocities that the structure brings are kept in nve; otherwise its motion as a whole is taken off.
 
     Attributes
     ----------

@@ -19,7 +19,8 @@ def deck_text(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> s
         What is run.
     facts
         ``elements`` in the order of the types, ``boundary``, ``is_tilted``, ``has_velocities``,
-        ``reach_A`` of student and skin, and the names of the files ``student`` and ``data``.
+        ``is_turning`` and ``stopped``, the degrees of freedom that do not move, ``reach_A`` of student and
+        skin, and the names of the files ``student`` and ``data``.
     goes_on
         Whether it reads a restart file.
     """
@@ -27,7 +28,7 @@ def deck_text(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> s
         _head(settings, goes_on),
         system_text(settings, facts, goes_on),
         student_text(settings, facts),
-        _log(settings),
+        _log(settings, facts),
         *([] if goes_on else [_start(settings, facts)]),
         _trajectory(settings, facts, goes_on),
         _integration(settings, facts, goes_on),
@@ -104,7 +105,7 @@ def student_text(settings: DeckSettings, facts: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _log(settings: DeckSettings) -> str:
+def _log(settings: DeckSettings, facts: dict[str, Any]) -> str:
     columns = "step temp pe ke etotal press vol" + (
         " lx ly lz xy xz yz" if settings.ensemble == "npt" else " pxx pyy pzz"
     )
@@ -115,6 +116,8 @@ def _log(settings: DeckSettings) -> str:
             f"thermo          {settings.thermo_interval}",
             f"thermo_style    custom {columns}",
             "thermo_modify   flush yes norm no",
+            "# Degrees of freedom without a temperature: moving, and of a free molecule turning, as a whole.",
+            f"compute_modify  thermo_temp extra/dof {facts['stopped']}",
         ]
     )
 
@@ -141,11 +144,14 @@ def _start(settings: DeckSettings, facts: dict[str, Any]) -> str:
         lines += [f"minimize        0.0 {tolerance:.3g} 1000 10000", "reset_timestep  0"]
     if facts["has_velocities"]:
         lines.append("# velocities are in the data file")
+        if settings.ensemble != "nve":
+            lines.append("velocity        all zero linear")
+            lines += [] if facts["is_turning"] else ["velocity        all zero angular"]
     elif settings.temperature_K > 0.0:
-        rotation = "yes" if "p" not in facts["boundary"] else "no"
+        rotation = "no" if facts["is_turning"] else "yes"
         lines.append(
             f"velocity        all create {settings.temperature_K:g} {settings.seed} mom yes rot {rotation} "
-            "dist gaussian"
+            "dist gaussian temp thermo_temp"
         )
     return "\n".join(lines)
 
@@ -161,10 +167,12 @@ def _integration(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -
         seed = f"$({settings.seed}+v_part-1)" if goes_on else settings.seed
         lines += [
             "fix             motion all nve",
-            f"fix             bath all langevin {temperature} {temperature} {damping} {seed} zero yes",
+            f"fix             bath all langevin {temperature} {temperature} {damping} {seed}",
+            "# Not by its zero yes, which heats few atoms of unlike masses: water of 300 K to 700 K.",
+            "fix             drift all momentum 1 linear 1 1 1",
         ]
     elif settings.ensemble == "nvt":
-        lines.append(f"fix             motion all nvt {heat}")
+        lines += [f"fix             motion all nvt {heat}", "fix_modify      motion temp thermo_temp"]
     else:
         lines.append(f"fix             motion all npt {heat} {_barostat(settings)}")
     return "\n".join(lines)

@@ -1,9 +1,11 @@
-"""Ctrl-C and a batch system's SIGTERM as a flag, for loops that end in order."""
+"""Ctrl-C and a batch system's SIGTERM, for loops that end in order and for processes that end with us."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -41,3 +43,20 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """While entered, and in the main thread, SIGTERM raises ``KeyboardInterrupt`` as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

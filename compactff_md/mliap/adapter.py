@@ -112,7 +112,7 @@ class MLIAPStudent:
         self.running = find_running(value, self)
         units = self.running.units if self.running else _told_units()
         if units not in ENERGY_UNITS:
-            raise stopped(
+            raise self._stopped(
                 f"the deck has units {units}; students work in angstrom: write units metal (eV) or "
                 "units real (kcal/mol) in its first line"
             )
@@ -143,7 +143,7 @@ class MLIAPStudent:
         except Exception as error:
             if not (self.running.size == 1 if self.running else is_alone()):
                 end_all_ranks(error, self.messages)
-            raise (stopped(str(error)) if isinstance(error, CompactFFError) else error) from None
+            raise (self._stopped(str(error)) if isinstance(error, CompactFFError) else error) from None
 
     def _compute(self, data: Any) -> None:
         network = self.network
@@ -184,7 +184,7 @@ class MLIAPStudent:
         # On the CPU, Kokkos' exchange writes beyond a buffer of LAMMPS (its issue 4814).
         if is_kokkos(data) and (self.has_gpu or (self.running is None and has_gpu_arrays(data))):
             if not hasattr(data, "forward_exchange"):
-                raise stopped("exchanges on a GPU need a LAMMPS of 22 Jul 2025 or newer")
+                raise self._stopped("exchanges on a GPU need a LAMMPS of 22 Jul 2025 or newer")
             return KokkosHalo(data, step.columns, step.num_rows)
         if self.running is None or (self.running.size > 1 and self.messages is None):
             return self._halo_without_messages(data, step)
@@ -200,7 +200,7 @@ class MLIAPStudent:
             return
         ids = running.ids(step.num_atoms)
         if self._on_any_rank(ids is None) or ids is None:  # one without atoms does not see it
-            raise stopped(self._needs_ghosts("atoms have no ids"))
+            raise self._stopped(self._needs_ghosts("atoms have no ids"))
         order = step.order
         self._owners = OwnerHalo(ids if order is None else ids[order.numpy()], step.num_owned, self.messages)
 
@@ -235,13 +235,13 @@ class MLIAPStudent:
             "well and keeps them"
         )
         if not self._on_any_rank(step.has_others):
-            raise stopped(message) if running.size == 1 or self.messages else CompactFFError(message)
-        if first_rank():
+            raise self._stopped(message) if running.size == 1 or self.messages else CompactFFError(message)
+        if first_rank(self._rank()):
             say(f"where the student's own atoms have bonds, {message}")
 
     def _check_reach(self, running: RunningLammps) -> None:
         # Without messages, a rank with no such list goes on: it has to be ended.
-        refused = stopped if self.messages is not None else CompactFFError
+        refused = self._stopped if self.messages is not None else CompactFFError
         cutoff_A, needed_A = running.communication_cutoff_A, self._reach_A(running.skin_A)
         if not running.has_one_reach:
             raise refused("comm_modify mode multi hides neighbours of ghosts; write comm_modify mode single")
@@ -252,6 +252,12 @@ class MLIAPStudent:
                 f"{self.network.cutoff_A:g} A and the skin of {running.skin_A:g} A need "
                 f"comm_modify cutoff {needed_A:g}. FILE 0 needs no comm_modify"
             )
+
+    def _rank(self) -> int | None:
+        return self.running.rank if self.running else None
+
+    def _stopped(self, message: str) -> StoppedError:
+        return stopped(message, self._rank())
 
     def _reach_A(self, skin_A: float) -> float:
         return self.network.receptive_field_A + skin_A

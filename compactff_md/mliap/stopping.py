@@ -25,11 +25,12 @@ class StoppedError(CompactFFError):
     """Bad input that every rank sees at the same moment, so that LAMMPS ends as usual."""
 
 
-def stopped(message: str) -> StoppedError:
+def stopped(message: str, rank: int | None = None) -> StoppedError:
     """Make an exception that LAMMPS prints as one line, on the first rank only.
 
     LAMMPS gives exceptions to ``sys.excepthook``, which prints a traceback; then it ends with its own
-    error, that Python failed. The hook is put back as soon as it has been used.
+    error, that Python failed. The hook is put back as soon as it has been used. ``rank`` is that of
+    :func:`first_rank`.
     """
     usual = sys.excepthook
 
@@ -37,7 +38,7 @@ def stopped(message: str) -> StoppedError:
         sys.excepthook = usual
         if not isinstance(error, StoppedError):
             usual(kind, error, trace)
-        elif first_rank():
+        elif first_rank(rank):
             say(str(error))
 
     sys.excepthook = show
@@ -67,8 +68,14 @@ def say(message: str) -> None:
     sys.stderr.flush()
 
 
-def first_rank() -> bool:
-    """Whether this process is the first of its kind, or alone."""
+def first_rank(rank: int | None = None) -> bool:
+    """Whether this process is the first of a simulation, or alone.
+
+    By ``rank``, its number in the simulation, where LAMMPS told it; process managers count those of other
+    partitions and simulations as well.
+    """
+    if rank is not None:
+        return rank == 0
     return all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES)
 
 

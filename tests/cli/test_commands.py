@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -190,6 +191,15 @@ class TestDeckAndLammps:
         lammps()
         (tmp_path / "in.lammps").write_text("units nonsense\n")
         assert run("lammps", tmp_path).exit_code == 1
+
+    @pytest.mark.parametrize(
+        "value", ["yes", "0100", "12:30", "null", "1_000", "0x10", ".5", "C O # x", "[1, 2]", "a=b", ""]
+    )
+    def test_variables_reach_lammps_as_they_are_given(self, run, tmp_path, monkeypatch, value):
+        (tmp_path / "in.lammps").write_text("run 5\n")
+        monkeypatch.setattr(lammps_command, "find_lammps", lambda: Lammps(Path("lmp"), "", (), (), True))
+        shown = run("lammps", tmp_path, "--var", f"v={value}", "--show")
+        assert shlex.split(shown.stdout)[-2:] == ["v", value], shown.output
 
     def test_ctrl_c_tells_how_it_goes_on_and_the_same_command_overwrites_nothing(
         self, run, refused, tmp_path, monkeypatch

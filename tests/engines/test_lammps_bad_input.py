@@ -44,6 +44,15 @@ def test_an_element_that_the_student_lacks(folder):
     assert "it knows H O" in ran.err and ran.err.count("compactff: ") == 1
 
 
+def test_an_element_that_it_lacks_in_the_second_partition(folder):
+    """Each partition is a simulation with a first rank of its own."""
+    several = text(folder).replace(
+        "pair_coeff * * H O", 'variable el world "H O" "H S"\npair_coeff * * ${el}'
+    )
+    ran = run_input(several, folder, 2, "-partition", "2x1", check=False)
+    assert ran.code != 0 and "S, which the student does not know" in ran.err, ran.err
+
+
 @pytest.mark.parametrize("elements", ["H", "H O H"])
 def test_too_few_or_too_many_elements(folder, elements):
     given = len(elements.split())

@@ -4,6 +4,7 @@ import ase
 import numpy as np
 import pytest
 from ase.build import fcc111, graphene, molecule
+from ase.constraints import FixAtoms
 
 from compactff_md.artifact import describe
 from compactff_md.engines import lammps_deck as module
@@ -91,6 +92,33 @@ def test_no_atoms(tmp_path):
     made = network(ELEMENTS)
     with pytest.raises(CompactFFError, match="the structure has no atoms"):
         write_deck(ase.Atoms(), made, describe(made), DeckSettings(steps=1), tmp_path)
+
+
+def test_masses_of_the_structure_are_those_of_the_deck_or_refused(tmp_path):
+    atoms = molecule("H2O2")
+    masses = atoms.get_masses()
+    hydrogens = np.flatnonzero(atoms.numbers == 1)
+    masses[hydrogens] = 2.014
+    atoms.set_masses(masses)
+    text = deck(tmp_path / "all", atoms).data.read_text()
+    given = [line.split() for line in text[text.index("Masses") : text.index("Atoms")].splitlines()[2:4]]
+    assert [float(words[1]) for words in given] == pytest.approx([2.014, 15.999], abs=1e-3)
+    for index in hydrogens:  # the first of them is no exception
+        mixed = molecule("H2O2")
+        masses = mixed.get_masses()
+        masses[index] = 2.014
+        mixed.set_masses(masses)
+        with pytest.raises(CompactFFError, match=r"atoms of H have masses from 1\.008 to 2\.014"):
+            deck(tmp_path / "one", mixed)
+    assert not (tmp_path / "one").exists()
+
+
+def test_constraints_of_the_structure_are_refused(tmp_path):
+    atoms = molecule("H2O2")
+    atoms.set_constraint(FixAtoms([0]))
+    with pytest.raises(CompactFFError, match=r"constraints \(FixAtoms\).*take them off"):
+        deck(tmp_path, atoms)
+    assert not any(tmp_path.iterdir())
 
 
 def test_overwriting_removes_restart_files_and_leaves_no_mixture(tmp_path, monkeypatch):

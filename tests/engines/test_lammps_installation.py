@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from compactff_md.engines.lammps_installation import OLDEST, find_lammps
+from compactff_md.engines.lammps_installation import OLDEST, Lammps, find_lammps
 from compactff_md.engines.lammps_run import DeckPlan, command_of
 from compactff_md.errors import CompactFFError
 
@@ -62,3 +62,9 @@ def test_kokkos_is_for_gpus(install, api, runs):
     else:
         with pytest.raises(CompactFFError, match="without Kokkos for GPUs"):
             command_of(find_lammps(), plan, kokkos=True)
+
+
+def test_pythons_module_of_lammps_finds_its_library(tmp_path):
+    """As LAMMPS' own interface and ASE's LAMMPSlib use it: by the variables that ``--show`` prints."""
+    found = Lammps(tmp_path / "bin" / "lmp", "4 Jul 2026", (), (), True, prefix=tmp_path)
+    assert found.environment()["LD_LIBRARY_PATH"].split(":")[0] == str(tmp_path / "lib")

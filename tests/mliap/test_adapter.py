@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 import threading
 
 import numpy as np
@@ -15,7 +16,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.gradients import predict
 from compactff_md.mliap import adapter as module
 from compactff_md.mliap.adapter import MLIAPStudent
-from compactff_md.mliap.stopping import SIZE_VARIABLES, StoppedError
+from compactff_md.mliap.stopping import RANK_VARIABLES, SIZE_VARIABLES, StoppedError
 from compactff_md.neighbours import neighbour_table
 from compactff_md.structure import Structure
 from mliap_builders import KokkosData, PlainData, Rank, ranks_of, run_ranks, totals
@@ -66,7 +67,7 @@ def kokkos(architecture, structure, grid, interactions=1, **options):
 class Running:
     """A LAMMPS of two ranks, of which this is one, whose MPI is not known."""
 
-    size, lists_are_new, leaves_bonded_out = 2, True, False
+    rank, size, lists_are_new, leaves_bonded_out = 0, 2, True, False
     has_one_reach, communication_cutoff_A, skin_A, step = True, None, 1.0, 7
 
 
@@ -350,3 +351,30 @@ def test_an_error_ends_other_ranks_that_a_process_manager_tells_of(monkeypatch, 
     with pytest.raises(EndedError if ends else StoppedError):
         made.compute_forces(data)
     assert len(ended) == ends
+
+
+@pytest.mark.parametrize(
+    ("rank", "variables", "says"),
+    [
+        (0, {"SLURM_PROCID": "5"}, True),
+        (1, {}, False),
+        (None, {"SLURM_PROCID": "5"}, False),
+        (None, {"SLURM_PROCID": "0"}, True),
+    ],
+    ids=["first of another partition", "second", "LAMMPS not asked", "first"],
+)
+def test_the_first_rank_of_each_simulation_says_why_it_stopped(monkeypatch, capfd, rank, variables, says):
+    for name in RANK_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Running, "rank", rank)
+    monkeypatch.setattr(Running, "leaves_bonded_out", True)
+    monkeypatch.setattr(Running, "size", 1)
+    made = adapter()
+    made.running = Running()
+    data = free_rank(made)
+    with pytest.raises(StoppedError) as caught:
+        made.compute_forces(data)
+    sys.excepthook(caught.type, caught.value, None)
+    assert ("special_bonds" in capfd.readouterr().err) is says
