@@ -20,12 +20,12 @@ from compactff_md.training.keys import (
     atom_energies_of,
     energy_of,
     forces_of,
+    is_isolated,
     resolve_keys,
     stress_of,
 )
 
 Source = str | Path | Sequence[ase.Atoms]
-ISOLATED_TYPES = ("isolatedatom", "isolated_atom")
 
 
 def read_labelled(source: Source, keys: LabelKeys | None = None) -> LabelledSet:
@@ -64,12 +64,6 @@ def _frames_of(source: Source) -> tuple[list[ase.Atoms], str]:
     if not len(source):
         raise CompactFFError("the list of frames is empty; expected labelled ase.Atoms")
     return list(source), "the given list,"
-
-
-def is_isolated(atoms: ase.Atoms) -> bool:
-    """Whether a frame is one isolated atom."""
-    kind = str(atoms.info.get("config_type", "")).lower()
-    return len(atoms) == 1 and (kind in ISOLATED_TYPES or not atoms.pbc.any())
 
 
 def make_frame(atoms: ase.Atoms, keys: LabelKeys, name: str) -> Frame:
