@@ -48,7 +48,7 @@ EnergyKey = Annotated[
     str | None, typer.Option("--energy-key", help="Name of the energies; found if not given.")
 ]
 ForcesKey = Annotated[str | None, typer.Option("--forces-key", help="Name of the forces.")]
-StressKey = Annotated[str | None, typer.Option("--stress-key", help="Name of the stresses.")]
+StressKey = Annotated[str | None, typer.Option("--stress-key", help="Name of the stresses (not virials).")]
 
 
 def register(app: typer.Typer) -> None:
