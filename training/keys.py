@@ -6,6 +6,9 @@ Conventions that are found without being told, in this order: MACE's ``REF_energ
 energy decides: of the other labels those with its prefix come first. Where every frame has ASE's ``energy``
 and ``free_energy`` among a calculator's results, it is the latter, whose derivative the forces are where
 electrons are smeared.
+
+Of MACE's weights of frames only zeros count: they mark labels that are none, such as stresses of zero in the
+place of unknown ones.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ NAMES = {
 }
 OTHER_NAMES = {"energy": ("free_energy", "TotEnergy", "Energy"), "forces": ("Forces",)}
 REQUIRED = ("energy", "forces")
+WEIGHTS = ("config_weight", "config_energy_weight", "config_forces_weight")  # of what no frame can lack
+STRESS_WEIGHTS = {"stress": "config_stress_weight", "virial": "config_virials_weight"}
 ISOLATED_TYPES = ("isolatedatom", "isolated_atom")
 
 
@@ -66,6 +71,21 @@ def is_isolated(atoms: ase.Atoms) -> bool:
     """Whether a frame is one isolated atom."""
     kind = str(atoms.info.get("config_type", "")).lower()
     return len(atoms) == 1 and (kind in ISOLATED_TYPES or not atoms.pbc.any())
+
+
+def is_left_out(atoms: ase.Atoms) -> bool:
+    """Whether a weight of the frame, or of its energy or forces, is zero."""
+    return _has_zero(atoms, WEIGHTS)
+
+
+def has_other_weights(atoms: ase.Atoms) -> bool:
+    """Whether a weight of the frame is neither zero nor one."""
+    given = [atoms.info[name] for name in (*WEIGHTS, *STRESS_WEIGHTS.values()) if name in atoms.info]
+    return any(not (np.array_equal(weight, 0) or np.array_equal(weight, 1)) for weight in given)
+
+
+def _has_zero(atoms: ase.Atoms, names: Sequence[str]) -> bool:
+    return any(name in atoms.info and np.array_equal(atoms.info[name], 0) for name in names)
 
 
 def resolve_keys(frames: list[ase.Atoms], keys: LabelKeys, source: str) -> LabelKeys:
@@ -189,7 +209,7 @@ def atom_energies_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray
 
 
 def stress_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray | None:
-    """Stress of a frame in eV/A^3, shape (3, 3), or None where it has none or is not periodic.
+    """Stress of a frame in eV/A^3, shape (3, 3), or None: there is none, of weight 0, or no period.
 
     Raises
     ------
@@ -198,13 +218,18 @@ def stress_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray | None
     """
     if not atoms.pbc.all():
         return None
-    stress = lookup(atoms, keys.stress) if keys.stress else None
+    stress = _lookup_weighted(atoms, keys, "stress")
     if stress is not None:
         return _matrix(stress, f"{name}: stress {keys.stress!r}")
-    virial = lookup(atoms, keys.virial) if keys.virial else None
+    virial = _lookup_weighted(atoms, keys, "virial")
     if virial is None:
         return None
     return -_matrix(virial, f"{name}: virial {keys.virial!r}") / atoms.get_volume()
+
+
+def _lookup_weighted(atoms: ase.Atoms, keys: LabelKeys, label: str) -> Any:
+    key = getattr(keys, label)
+    return lookup(atoms, key) if key and not _has_zero(atoms, (STRESS_WEIGHTS[label],)) else None
 
 
 def _numbers(value: Any, shape: tuple[int, ...], what: str, unit: str) -> np.ndarray:

@@ -153,6 +153,15 @@ def test_virial_is_minus_volume_times_stress():
     assert np.allclose(stress_of(atoms, LabelKeys(virial="REF_virials"), "frame"), STRESS)
 
 
+def test_a_virial_of_weight_zero_is_none():
+    atoms = bulk("Cu", cubic=True)
+    atoms.info.update(stress=STRESS, virial=STRESS, config_stress_weight=0.0)
+    keys = LabelKeys(stress="stress", virial="virial")
+    assert np.allclose(stress_of(atoms, keys, "frame"), -STRESS / atoms.get_volume())
+    atoms.info["config_virials_weight"] = 0.0
+    assert stress_of(atoms, keys, "frame") is None
+
+
 def test_stress_is_none_without_a_period_and_refused_with_five_numbers():
     keys = LabelKeys(stress="stress")
     molecule_ = molecule("H2O")
