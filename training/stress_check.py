@@ -25,8 +25,9 @@ MOST_FRAMES = 1000  # of the same atoms
 LEAST_CORRELATION = 0.9
 NEIGHBOURS = 2  # of each frame
 SAME_CELL_A = 1e-4
-# Students have a stress as good as their forces, up to a few hundredths of R2.
-GOOD_FORCES_R2, GOOD_STRESS_R2 = 0.9, 0.8
+# What a student leaves of the variance of the stress: that much at least, and so many times what it leaves of
+# the forces'. Students of right labels leave a few hundredths.
+MUCH_LEFT, FAR_WORSE = 0.2, 5.0
 CONVENTION = "in eV/A^3, positive where the solid is stretched (virials: in eV, of the other sign)"
 
 
@@ -54,7 +55,7 @@ def is_doubtful(errors: dict[str, Any]) -> bool:
     ``errors`` is one :func:`compactff_md.training.metrics.summary`, in which an R2 may be None.
     """
     forces, stress = errors["forces"]["r2"], errors.get("stress", {}).get("r2")
-    return None not in (forces, stress) and forces > GOOD_FORCES_R2 and stress < GOOD_STRESS_R2
+    return None not in (forces, stress) and 1 - stress > max(MUCH_LEFT, FAR_WORSE * (1 - forces))
 
 
 def stress_ratio(frames: tuple[Frame, ...]) -> float:

@@ -90,5 +90,5 @@ def test_a_stress_far_worse_than_the_forces_is_doubtful():
         return {"forces": {"r2": forces}, "stress": {"r2": stress}}
 
     assert is_doubtful(errors(0.99, 0.7)) and is_doubtful(errors(0.95, -3.0))
-    assert not is_doubtful(errors(0.99, 0.95)) and not is_doubtful(errors(0.3, -3.0))
+    assert not is_doubtful(errors(0.99, 0.9)) and not is_doubtful(errors(0.9, 0.6))
     assert not is_doubtful(errors(0.99, None)) and not is_doubtful({"forces": {"r2": 0.99}})
