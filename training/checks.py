@@ -19,6 +19,7 @@ from compactff_md.training.frames import (
     composition,
     fit_energy_shifts,
 )
+from compactff_md.training.stress_check import check_stress
 from compactff_md.units import BOHR_TO_A, HARTREE_TO_EV, KJ_PER_MOL_TO_EV
 
 # Total energies of atoms in Hartree, H to Ar (Chakravorty et al., Phys. Rev. A 47, 3649 (1993)).
@@ -64,6 +65,7 @@ def check_labels(data: LabelledSet, config: CheckConfig) -> LabelledSet:
     if config.units:
         check_hartree(frames, data.isolated_eV, data.by_teacher)
         check_work(frames)
+        check_stress(frames)
     check_isolated(frames, data.isolated_eV)
     check_linear(frames, data.elements, config.max_energy_deviation_eV_per_atom)
     return replace(data, frames=frames)

@@ -31,8 +31,8 @@ class CheckConfig(BaseModel):
     ``duplicates``: "error" names the first pair, "drop" keeps the first of each, "keep" trains on all.
     ``max_force_eV_per_A``: on any atom. ``max_energy_deviation_eV_per_atom``: distance from the energy
     that is linear in composition; a frame is refused where it is also 20 times the usual one.
-    ``units`` looks for energies or forces in other units, ``contacts`` for atoms that overlap and lengths
-    in nm.
+    ``units`` looks for energies, forces or stresses in other units, ``contacts`` for atoms that overlap and
+    lengths in nm.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,19 +21,22 @@ from compactff_md.training.keys import (
     atom_energies_of,
     energy_of,
     forces_of,
+    has_other_weights,
+    is_isolated,
+    is_left_out,
     resolve_keys,
     stress_of,
 )
 
 Source = str | Path | Sequence[ase.Atoms]
-ISOLATED_TYPES = ("isolatedatom", "isolated_atom")
 
 
 def read_labelled(source: Source, keys: LabelKeys | None = None) -> LabelledSet:
     """Read every frame with its labels, unchecked.
 
     Frames of one atom that are not periodic, or whose ``config_type`` says ``IsolatedAtom``, are taken
-    for isolated atoms and not for frames to train on.
+    for isolated atoms and not for frames to train on. A warning tells of weights of frames: those of zero
+    leave a frame or its stress out (:mod:`compactff_md.training.keys`), others are not used.
 
     Parameters
     ----------
@@ -53,9 +57,20 @@ def read_labelled(source: Source, keys: LabelKeys | None = None) -> LabelledSet:
         name = f"{label} frame {index}"
         if is_isolated(frame):
             isolated[frame.get_chemical_symbols()[0]] = energy_of(frame, resolved, name)
-        else:
+        elif not is_left_out(frame):
             frames.append(make_frame(frame, resolved, name))
+    _warn_of_weights(atoms, label)
     return LabelledSet(tuple(frames), isolated)
+
+
+def _warn_of_weights(atoms: list[ase.Atoms], label: str) -> None:
+    frames = [frame for frame in atoms if not is_isolated(frame)]
+    left_out = sum(is_left_out(frame) for frame in frames)
+    told = [f"{left_out} frames have a weight of 0 (config_weight ...) and are left out"] if left_out else []
+    if any(has_other_weights(frame) for frame in frames):
+        told.append("weights of frames (config_weight ...) other than 0 are not used")
+    if told:  # from one place, so that what is read again is told once
+        warnings.warn(f"{label}: {'; '.join(told)}", stacklevel=1)
 
 
 def _frames_of(source: Source) -> tuple[list[ase.Atoms], str]:
@@ -64,12 +79,6 @@ def _frames_of(source: Source) -> tuple[list[ase.Atoms], str]:
     if not len(source):
         raise CompactFFError("the list of frames is empty; expected labelled ase.Atoms")
     return list(source), "the given list,"
-
-
-def is_isolated(atoms: ase.Atoms) -> bool:
-    """Whether a frame is one isolated atom."""
-    kind = str(atoms.info.get("config_type", "")).lower()
-    return len(atoms) == 1 and (kind in ISOLATED_TYPES or not atoms.pbc.any())
 
 
 def make_frame(atoms: ase.Atoms, keys: LabelKeys, name: str) -> Frame:

@@ -65,10 +65,11 @@ def join_team(device: str = "auto") -> Team:
     Raises
     ------
     CompactFFError
-        If the device is unknown or not there.
+        If the device is unknown, not there, or one GPU for several processes.
     """
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = pick_device(device, int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else 0)
+    local_rank = int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else 0
+    chosen = pick_device(device, local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
         # At the end of the process and no sooner: a second group would wait on the first one's keys.
@@ -76,13 +77,14 @@ def join_team(device: str = "auto") -> Team:
     return Team(rank, world, chosen)
 
 
-def pick_device(name: str, local_rank: int = 0) -> torch.device:
+def pick_device(name: str, local_rank: int = 0, local_world: int = 1) -> torch.device:
     """Turn "auto" or a name into a device; "auto" and "cuda" take the GPU of the local rank.
 
     Raises
     ------
     CompactFFError
-        If the name is not one that torch knows, or there is no such device.
+        If the name is not one that torch knows, there is no such device, or it is one of several GPUs that
+        all ``local_world`` processes of this machine would share.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -98,6 +100,11 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
         if index >= count:
             raise CompactFFError(
                 f"device is {name!r} (GPU {index}), but there are {count} GPUs; use device 'cpu'"
+            )
+        if device.index is not None and min(local_world, count) > 1:
+            raise CompactFFError(
+                f"device is {name!r} for all {local_world} processes of this machine; use device 'cuda', "
+                "which gives each its own GPU"
             )
         device = torch.device("cuda", index)
         torch.cuda.set_device(device)

@@ -2,11 +2,18 @@
 
 Conventions that are found without being told, in this order: MACE's ``REF_energy``, ``REF_forces``,
 ``REF_stress``, ``REF_virials``; ``dft_energy``, ``DFT_energy``, ``ref_energy`` ... alike; ASE's own
-``energy``, ``forces``, ``stress`` (results of a calculator, or plain info and arrays), ``virial``.
+``energy``, ``forces``, ``stress`` (results of a calculator, or plain info and arrays), ``virial``. The first
+energy decides: of the other labels those with its prefix come first. Where every frame has ASE's ``energy``
+and ``free_energy`` among a calculator's results, it is the latter, whose derivative the forces are where
+electrons are smeared.
+
+Of MACE's weights of frames only zeros count: they mark labels that are none, such as stresses of zero in the
+place of unknown ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import ase
@@ -16,13 +23,18 @@ from pydantic import BaseModel, ConfigDict
 from compactff_md.errors import CompactFFError
 
 PREFIXES = ("REF_", "ref_", "dft_", "DFT_", "")
-CANDIDATES = {
-    "energy": tuple(f"{p}energy" for p in PREFIXES) + ("free_energy", "TotEnergy", "Energy"),
-    "forces": tuple(f"{p}{name}" for p in PREFIXES for name in ("forces", "force")) + ("Forces",),
-    "stress": tuple(f"{p}stress" for p in PREFIXES),
-    "virial": tuple(f"{p}{name}" for p in PREFIXES for name in ("virials", "virial")),
-    "energies": tuple(f"{p}energies" for p in PREFIXES),
+NAMES = {
+    "energy": ("energy",),
+    "forces": ("forces", "force"),
+    "stress": ("stress",),
+    "virial": ("virials", "virial"),
+    "energies": ("energies",),
 }
+OTHER_NAMES = {"energy": ("free_energy", "TotEnergy", "Energy"), "forces": ("Forces",)}
+REQUIRED = ("energy", "forces")
+WEIGHTS = ("config_weight", "config_energy_weight", "config_forces_weight")  # of what no frame can lack
+STRESS_WEIGHTS = {"stress": "config_stress_weight", "virial": "config_virials_weight"}
+ISOLATED_TYPES = ("isolatedatom", "isolated_atom")
 
 
 class LabelKeys(BaseModel):
@@ -45,18 +57,43 @@ class LabelKeys(BaseModel):
 
 def lookup(atoms: ase.Atoms, key: str) -> Any:
     """Return what the frame holds under a key, or None: calculator's results, info, arrays."""
-    results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
-    for place in (results, atoms.info, atoms.arrays):
+    for place in (_results(atoms), atoms.info, atoms.arrays):
         if place.get(key) is not None:
             return place[key]
     return None
 
 
+def _results(atoms: ase.Atoms) -> dict[str, Any]:
+    return getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
+
+
+def is_isolated(atoms: ase.Atoms) -> bool:
+    """Whether a frame is one isolated atom."""
+    kind = str(atoms.info.get("config_type", "")).lower()
+    return len(atoms) == 1 and (kind in ISOLATED_TYPES or not atoms.pbc.any())
+
+
+def is_left_out(atoms: ase.Atoms) -> bool:
+    """Whether a weight of the frame, or of its energy or forces, is zero."""
+    return _has_zero(atoms, WEIGHTS)
+
+
+def has_other_weights(atoms: ase.Atoms) -> bool:
+    """Whether a weight of the frame is neither zero nor one."""
+    given = [atoms.info[name] for name in (*WEIGHTS, *STRESS_WEIGHTS.values()) if name in atoms.info]
+    return any(not (np.array_equal(weight, 0) or np.array_equal(weight, 1)) for weight in given)
+
+
+def _has_zero(atoms: ase.Atoms, names: Sequence[str]) -> bool:
+    return any(name in atoms.info and np.array_equal(atoms.info[name], 0) for name in names)
+
+
 def resolve_keys(frames: list[ase.Atoms], keys: LabelKeys, source: str) -> LabelKeys:
     """Replace every None by the convention that the frames follow; one choice for the whole file.
 
-    Frames of one atom are left out of the search where there are others, because files often give
-    isolated atoms an energy only; a file of nothing but single atoms needs no forces.
+    Isolated atoms are left out of the search where there are other frames, because files often give them an
+    energy only; a file of nothing else needs no forces. Where a stress or a virial is asked for, the other
+    is not searched for.
 
     Raises
     ------
@@ -64,34 +101,60 @@ def resolve_keys(frames: list[ase.Atoms], keys: LabelKeys, source: str) -> Label
         If energies or forces are under no known name, or a name that was asked for is in no frame; the
         message lists the names that the file has.
     """
-    molecules = [frame for frame in frames if len(frame) > 1]
-    required = ("energy", "forces") if molecules else ("energy",)
-    found = {}
-    for label in CANDIDATES:
-        asked = getattr(keys, label) if molecules or label == "energy" else None
-        found[label] = _choose(molecules or frames, label, asked, label in required, source)
-    return LabelKeys(**found)
+    labelled = [frame for frame in frames if not is_isolated(frame)]
+    energy = str(_find(labelled or frames, "energy", keys.energy, PREFIXES, source))
+    if energy == "energy" and keys.energy is None and all(_has_free_energy(frame) for frame in frames):
+        energy = "free_energy"
+    if not labelled:
+        return LabelKeys(energy=energy)
+    own = [energy.removesuffix("energy").removesuffix("free_")] if energy.endswith("energy") else []
+    prefixes = tuple(dict.fromkeys((*own, *PREFIXES)))
+    found = {
+        label: _find(labelled, label, getattr(keys, label), prefixes, source)
+        for label in ("forces", "energies")
+    }
+    return LabelKeys(energy=energy, **found, **_find_stress(labelled, keys, prefixes, source))
 
 
-def _choose(
-    frames: list[ase.Atoms], label: str, asked: str | None, required: bool, source: str
+def _find_stress(
+    frames: list[ase.Atoms], keys: LabelKeys, prefixes: Sequence[str], source: str
+) -> dict[str, str | None]:
+    """Names of stress and virial: those asked for, else those of the first prefix that has either."""
+    asked = {label: key for label, key in (("stress", keys.stress), ("virial", keys.virial)) if key}
+    if asked:
+        return {label: _find(frames, label, key, prefixes, source) for label, key in asked.items()}
+    for prefix in prefixes:
+        found = {label: _find(frames, label, None, (prefix,), source) for label in ("stress", "virial")}
+        if any(found.values()):
+            return found
+    return {}
+
+
+def _find(
+    frames: list[ase.Atoms], label: str, asked: str | None, prefixes: Sequence[str], source: str
 ) -> str | None:
-    candidates = CANDIDATES[label] if asked is None else (asked,)
-    for key in candidates:
-        if any(lookup(frame, key) is not None for frame in frames):
-            return key
-    if asked is None and not required:
+    """The first name of a label that any frame has."""
+    known = tuple(prefix + name for prefix in prefixes for name in NAMES[label]) + OTHER_NAMES.get(label, ())
+    names = known if asked is None else (asked,)
+    for name in names:
+        if any(lookup(frame, name) is not None for frame in frames):
+            return name
+    if asked is None and label not in REQUIRED:
         return None
     raise CompactFFError(
-        f"{source}: no frame has {label} under {_listed(candidates)}; it has {_listed(_names(frames[0]))}. "
+        f"{source}: no frame has {label} under {_listed(names)}; it has {_listed(_names(frames[0]))}. "
         f"Give the name of the {label} with the option for its key"
     )
 
 
+def _has_free_energy(atoms: ase.Atoms) -> bool:
+    results = _results(atoms)
+    return results.get("energy") is not None and results.get("free_energy") is not None
+
+
 def _names(atoms: ase.Atoms) -> list[str]:
-    results = getattr(atoms.calc, "results", {}) if atoms.calc is not None else {}
     arrays = [name for name in atoms.arrays if name not in ("numbers", "positions")]
-    return sorted({*results, *atoms.info, *arrays})
+    return sorted({*_results(atoms), *atoms.info, *arrays})
 
 
 def _listed(names: Any) -> str:
@@ -146,7 +209,7 @@ def atom_energies_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray
 
 
 def stress_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray | None:
-    """Stress of a frame in eV/A^3, shape (3, 3), or None where it has none or is not periodic.
+    """Stress of a frame in eV/A^3, shape (3, 3), or None: there is none, of weight 0, or no period.
 
     Raises
     ------
@@ -155,13 +218,18 @@ def stress_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> np.ndarray | None
     """
     if not atoms.pbc.all():
         return None
-    stress = lookup(atoms, keys.stress) if keys.stress else None
+    stress = _lookup_weighted(atoms, keys, "stress")
     if stress is not None:
         return _matrix(stress, f"{name}: stress {keys.stress!r}")
-    virial = lookup(atoms, keys.virial) if keys.virial else None
+    virial = _lookup_weighted(atoms, keys, "virial")
     if virial is None:
         return None
     return -_matrix(virial, f"{name}: virial {keys.virial!r}") / atoms.get_volume()
+
+
+def _lookup_weighted(atoms: ase.Atoms, keys: LabelKeys, label: str) -> Any:
+    key = getattr(keys, label)
+    return lookup(atoms, key) if key and not _has_zero(atoms, (STRESS_WEIGHTS[label],)) else None
 
 
 def _numbers(value: Any, shape: tuple[int, ...], what: str, unit: str) -> np.ndarray:

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from compactff_md.cli.console import out, print_json
+from compactff_md.cli.console import out, print_json, say
 from compactff_md.cli.options import given
-from compactff_md.cli.report import error_table
+from compactff_md.cli.report import error_table, stress_lines
 from compactff_md.cli.train import EnergyKey, ForcesKey, StressKey
 from compactff_md.errors import CompactFFError
+from compactff_md.files import plain
 from compactff_md.student import load
 from compactff_md.training.config import make_config
 from compactff_md.training.evaluation import evaluate as run
@@ -43,8 +44,10 @@ def evaluate(
     if twice:
         raise CompactFFError(f"two files are called {twice[0]}; give one of them another name")
     names = {path.stem: path for path in files}
-    errors = run(load(student), names, make_config(LabelKeys, keys, "the options"))
+    errors = plain(run(load(student), names, make_config(LabelKeys, keys, "the options")))
     if as_json:
         print_json(errors)
-    else:
-        out.print(error_table(errors))
+        return
+    out.print(error_table(errors))
+    for line in stress_lines(errors):
+        say(line)

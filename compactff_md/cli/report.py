@@ -11,6 +11,7 @@ from rich.table import Table
 from compactff_md.cli.console import out, say, say_files
 from compactff_md.training.distill import RunResult
 from compactff_md.training.generate import Labels
+from compactff_md.training.stress_check import CONVENTION, is_doubtful
 
 COLUMNS = ("frames", "force RMSE meV/A", "force MAE meV/A", "force R2", "energy RMSE meV/atom")
 
@@ -19,7 +20,7 @@ def say_run(result: RunResult) -> None:
     """Print errors on unseen frames, the training's length, and where the files are."""
     out.print(error_table(result.metrics["errors"]))
     metrics = result.metrics
-    for line in (*_stress_lines(metrics), *_stage_lines(metrics), *_uncertainty_lines(metrics)):
+    for line in (*stress_lines(metrics["errors"]), *_stage_lines(metrics), *_uncertainty_lines(metrics)):
         say(line)
     training = result.metrics["training"]
     minutes = training["seconds"] / 60
@@ -45,13 +46,19 @@ def say_labels(labels: Labels) -> None:
     say_files({name: labels.train.with_name(f"{name}.xyz") for name in sorted(counts["frames"])})
 
 
-def _stress_lines(metrics: dict[str, Any]) -> Iterator[str]:
-    """Errors of the stress of each set of frames that have one."""
-    for name, found in metrics["errors"].items():
+def stress_lines(errors: dict[str, Any]) -> Iterator[str]:
+    """Errors of the stress of each set of frames that have one, and a doubt where they are large."""
+    for name, found in errors.items():
         if "stress" in found:
             r2 = found["stress"]["r2"]  # None: a single stress
             of_variance = "" if r2 is None else f", R2 {r2:.4f}"
             yield f"stress, {name}: RMSE {found['stress']['rmse_GPa']:.3g} GPa{of_variance}"
+    doubtful = [name for name, found in errors.items() if is_doubtful(found)]
+    if doubtful:
+        yield (
+            f"warning: the stress is far worse than the forces ({', '.join(doubtful)}). Are its labels by "
+            f"the method of the energies, and {CONVENTION}?"
+        )
 
 
 def _stage_lines(metrics: dict[str, Any]) -> Iterator[str]:

@@ -48,7 +48,7 @@ EnergyKey = Annotated[
     str | None, typer.Option("--energy-key", help="Name of the energies; found if not given.")
 ]
 ForcesKey = Annotated[str | None, typer.Option("--forces-key", help="Name of the forces.")]
-StressKey = Annotated[str | None, typer.Option("--stress-key", help="Name of the stresses.")]
+StressKey = Annotated[str | None, typer.Option("--stress-key", help="Name of the stresses (not virials).")]
 
 
 def register(app: typer.Typer) -> None:
@@ -75,7 +75,8 @@ def train(
     """Train a student on labelled frames: energies in eV, forces in eV/A, stresses in eV/A^3.
 
     Names of ASE and of MACE (REF_energy ...) are found by themselves, and energies of isolated atoms are
-    kept. A run that was interrupted goes on with the same command.
+    kept. Frames whose config_weight is 0 are left out; other weights are not used. A run that was interrupted
+    goes on with the same command.
     """
     options = given(
         size=size or size_of_start(start_from, recipe),

@@ -1,8 +1,10 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from typer.testing import CliRunner
 
@@ -65,3 +67,25 @@ def test_what_cannot_be_evaluated_is_told(tmp_path):
 def flat(result):
     assert result.exit_code != 0
     return " ".join((str(result.exception) + result.output).split())
+
+
+def test_the_stress_is_told_and_doubted(tmp_path):
+    start = read(Path(__file__).parents[2] / "training" / "recipes" / "li6ps5cl.xyz")
+    calculator = load("argyrodite-ultra-tiny").ase_calculator()
+    for name, sign in (("right", 1.0), ("wrong", -1.0)):
+        frames = []
+        for seed in range(3):
+            atoms = start.copy()
+            atoms.rattle(0.05, seed=seed)
+            atoms.calc = calculator
+            results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+            atoms.calc = SinglePointCalculator(atoms, **results, stress=sign * atoms.get_stress())
+            frames.append(atoms)
+        write(tmp_path / f"{name}.xyz", frames)
+    right = run("argyrodite-ultra-tiny", tmp_path / "right.xyz").stdout
+    assert "stress, right: RMSE" in right and "GPa, R2 1.0000" in right and "warning" not in right
+    both = run("argyrodite-ultra-tiny", tmp_path / "right.xyz", tmp_path / "wrong.xyz").stdout
+    assert (
+        "warning: the stress is far worse than the forces (wrong, all)" in both
+        and "of the other sign" in both
+    )

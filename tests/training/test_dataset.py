@@ -135,3 +135,31 @@ def test_given_keys_reach_the_reader():
     atoms = molecule("H2O")
     atoms.info["e"], atoms.arrays["f"] = -14.0, np.zeros((3, 3))
     assert read_labelled([atoms], LabelKeys(energy="e", forces="f")).frames[0].energy_eV == -14.0
+
+
+def test_labels_of_weight_zero_are_left_out_and_other_weights_told(tmp_path, copper_frames):
+    frames = [frame.copy() for frame in copper_frames]
+    for frame, given in zip(frames, copper_frames, strict=True):
+        frame.calc = given.calc
+    for index, weights in enumerate(
+        (
+            {"config_weight": 0.0},
+            {"config_forces_weight": 0},
+            {"config_stress_weight": 0.0},
+            {"config_weight": 1},
+        )
+    ):
+        frames[index].info.update(weights)
+    atom = ase.Atoms("Cu", info={"config_type": "IsolatedAtom", "energy": 0.0, "config_weight": 0.5})
+    write(tmp_path / "mace.xyz", [*frames, atom])
+    with pytest.warns(
+        UserWarning, match=r"^mace.xyz: 2 frames have a weight of 0 \(config_weight .*left out$"
+    ):
+        data = read_labelled(tmp_path / "mace.xyz")
+    assert [frame.name for frame in data.frames][:2] == ["mace.xyz frame 2", "mace.xyz frame 3"]
+    assert data.frames[0].stress_eV_per_A3 is None and data.frames[1].stress_eV_per_A3 is not None
+    assert data.isolated_eV == {"Cu": 0.0}
+    frames[3].info["config_energy_weight"] = 10.0
+    with pytest.warns(UserWarning, match="left out; weights of frames .* other than 0 are not used$"):
+        read_labelled(frames)
+    read_labelled(frames[4:])  # warnings are errors here

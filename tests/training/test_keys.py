@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from ase.build import bulk, molecule
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
 
 from compactff_md.errors import CompactFFError
 from compactff_md.training.keys import (
@@ -58,6 +59,57 @@ def test_reference_labels_outrank_a_calculators():
     assert (keys.energy, keys.forces) == ("REF_energy", "REF_forces")
 
 
+def copper(**info) -> ase.Atoms:
+    """Four atoms with REF labels, and another calculator's results beside them."""
+    atoms = bulk("Cu", cubic=True)
+    atoms.info.update(info, REF_energy=-14.0)
+    atoms.arrays["REF_forces"] = np.zeros((4, 3))
+    atoms.calc = SinglePointCalculator(atoms, energy=9.0, forces=np.ones((4, 3)), stress=np.ones(6))
+    return atoms
+
+
+def test_the_stress_is_that_of_the_energy():
+    atoms = copper(REF_virials=-STRESS * 4)
+    keys = resolve_keys([atoms], LabelKeys(), "file")
+    assert (keys.energy, keys.stress, keys.virial) == ("REF_energy", None, "REF_virials")
+    assert np.allclose(stress_of(atoms, keys, "frame") * atoms.get_volume(), STRESS * 4)
+    keys = resolve_keys([atoms], LabelKeys(energy="energy"), "file")
+    assert (keys.forces, keys.stress, keys.virial) == ("forces", "stress", None)
+    keys = resolve_keys([copper(mine=-STRESS)], LabelKeys(virial="mine"), "file")
+    assert (keys.stress, keys.virial) == (None, "mine")
+    assert resolve_keys([copper()], LabelKeys(), "file").stress == "stress"  # there is no other
+
+
+def test_cells_of_one_atom_have_forces_and_a_stress():
+    cells = [bulk("Cu", a=a) for a in (3.5, 3.6)]
+    for cell in cells:
+        cell.info.update(REF_energy=-3.0, mine=STRESS)
+        cell.arrays["REF_forces"] = np.zeros((1, 3))
+    keys = resolve_keys(cells, LabelKeys(stress="mine"), "file")
+    assert (keys.forces, keys.stress) == ("REF_forces", "mine")
+    with pytest.raises(CompactFFError, match="no frame has stress under nonsense"):
+        resolve_keys(cells, LabelKeys(stress="nonsense"), "file")
+    atom = ase.Atoms("Cu", info={"REF_energy": 0.0})
+    boxed = ase.Atoms("Cu", cell=[9] * 3, pbc=True, info={"REF_energy": 0.0, "config_type": "IsolatedAtom"})
+    keys = resolve_keys([atom, boxed], LabelKeys(forces="my_forces", stress="mine"), "file")
+    assert (keys.energy, keys.forces, keys.stress) == ("REF_energy", None, None)
+
+
+def test_the_energy_is_the_one_whose_derivative_the_forces_are(tmp_path):
+    atoms = molecule("H2O")
+    atoms.calc = SinglePointCalculator(atoms, energy=-14.0, free_energy=-14.1, forces=FORCES)
+    write(tmp_path / "smeared.xyz", [atoms, atoms])
+    frames = read(tmp_path / "smeared.xyz", ":")
+    assert resolve_keys(frames, LabelKeys(), "file").energy == "free_energy"
+    assert energy_of(frames[0], resolve_keys(frames, LabelKeys(), "file"), "frame") == -14.1
+    assert resolve_keys(frames, LabelKeys(energy="energy"), "file").energy == "energy"
+    plain = molecule("H2O")
+    plain.calc = SinglePointCalculator(plain, energy=-14.0, forces=FORCES)
+    assert resolve_keys([*frames, plain], LabelKeys(), "file").energy == "energy"  # one for all
+    frames[0].info["REF_energy"] = -13.0
+    assert resolve_keys(frames, LabelKeys(), "file").energy == "REF_energy"
+
+
 def test_given_names_are_used():
     atoms = with_labels("mine", "my_forces")
     with pytest.raises(CompactFFError, match=r"no frame has energy under REF_energy.*it has mine, my_forces"):
@@ -99,6 +151,15 @@ def test_virial_is_minus_volume_times_stress():
     atoms = bulk("Cu", cubic=True)
     atoms.info["REF_virials"] = -STRESS * atoms.get_volume()
     assert np.allclose(stress_of(atoms, LabelKeys(virial="REF_virials"), "frame"), STRESS)
+
+
+def test_a_virial_of_weight_zero_is_none():
+    atoms = bulk("Cu", cubic=True)
+    atoms.info.update(stress=STRESS, virial=STRESS, config_stress_weight=0.0)
+    keys = LabelKeys(stress="stress", virial="virial")
+    assert np.allclose(stress_of(atoms, keys, "frame"), -STRESS / atoms.get_volume())
+    atoms.info["config_virials_weight"] = 0.0
+    assert stress_of(atoms, keys, "frame") is None
 
 
 def test_stress_is_none_without_a_period_and_refused_with_five_numbers():

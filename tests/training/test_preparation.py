@@ -56,3 +56,17 @@ def test_devices():
             pick_device(name)
     with pytest.raises(CompactFFError, match=r"there are \d+ GPUs; use device 'cpu'"):
         pick_device("cuda:99")
+
+
+def test_several_processes_do_not_share_one_of_several_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    with pytest.raises(CompactFFError, match=r"device is 'cuda:0' for all 4 processes.*use device 'cuda'"):
+        pick_device("cuda:0", 2, 4)
+    assert pick_device("cuda", 2, 4) == torch.device("cuda:2")
+    assert pick_device("cuda:3") == torch.device("cuda:3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(CompactFFError, match="for all 4 processes"):
+        join_team("cuda:1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # each process may see its own one only
+    assert pick_device("cuda:0", 2, 4) == torch.device("cuda:0")
