@@ -140,7 +140,8 @@ class StudentNetwork(nn.Module, ABC):
 
     def level(self, energies: Tensor) -> tuple[Tensor, Tensor]:
         """Energies (N,) that level off beyond the bounds, and their derivative by those given."""
-        lowest, highest, above = self.energy_bounds.unbind()
+        # Not unbind: a list would keep freezing from making the bounds a constant (ExportedStudent).
+        lowest, highest, above = self.energy_bounds[0], self.energy_bounds[1], self.energy_bounds[2]
         inside = torch.minimum(torch.maximum(energies, lowest), highest)
         room = torch.where(energies < lowest, 0.25, 1.0) * above
         beyond = torch.tanh((energies - inside) / room)
