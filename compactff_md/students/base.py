@@ -143,7 +143,7 @@ class StudentNetwork(nn.Module, ABC):
         # Not unbind: a list would keep freezing from making the bounds a constant (ExportedStudent).
         lowest, highest, above = self.energy_bounds[0], self.energy_bounds[1], self.energy_bounds[2]
         inside = torch.minimum(torch.maximum(energies, lowest), highest)
-        room = torch.where(energies < lowest, 0.25, 1.0) * above
+        room = torch.where(energies < lowest, 0.25 * above, above)  # numbers would be of the default dtype
         beyond = torch.tanh((energies - inside) / room)
         return torch.addcmul(inside, beyond, room), 1.0 - beyond * beyond
 
