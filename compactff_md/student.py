@@ -84,6 +84,9 @@ class Student:
     ) -> Any:
         """Make an ``openmm.Force`` to add to a system.
 
+        Take ``force="python"`` for a system that is copied, read from XML, or scaled in a ``CustomCVForce``:
+        OpenMM 8.6 crashes when it reads or copies the TorchForce of openmm-torch 1.10.
+
         Parameters
         ----------
         atoms

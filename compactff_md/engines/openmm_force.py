@@ -3,8 +3,8 @@
 Both run the same exported TorchScript module, which keeps its own neighbour list, so they give the same
 numbers. TorchForce stays inside OpenMM's C++ (and on its GPU); it needs the openmm-torch plugin.
 PythonForce needs nothing beside OpenMM, works with any PyTorch, and survives ``XmlSerializer``: so far
-reading or copying a serialised TorchForce crashes OpenMM 8.6 with the openmm-torch 1.10 wheels, which were
-built against the ``SerializationNode`` of OpenMM 8.5.
+reading or copying a TorchForce, as ``copy.deepcopy`` of a system and a ``CustomCVForce`` do, crashes OpenMM
+8.6 with the openmm-torch 1.10 wheels, which were built against the ``SerializationNode`` of OpenMM 8.5.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def openmm_force(
     pbc
         Whether the box is periodic; in all directions or in none, as OpenMM knows no other.
     force
-        ``"torchforce"`` or ``"python"``.
+        ``"torchforce"``, or ``"python"``, which systems need that are copied, read from XML, or scaled in a
+        ``CustomCVForce``.
     particles
         Indices of these particles in the system, as many as there are numbers; None means that the
         system has no others. The rest feels nothing of the force.

@@ -54,7 +54,8 @@ class CompactFFPotential:
     """A student as openmm-ml asks for it.
 
     PythonForce is the default: openmm-ml copies its forces where it interpolates between a student and a
-    force field, and the copy of a TorchForce crashes OpenMM 8.6 with the wheels of openmm-torch 1.10.
+    force field, and the copy of a TorchForce crashes OpenMM 8.6 with the wheels of openmm-torch 1.10. So a
+    TorchForce is refused there.
     """
 
     def __init__(self, student: Any, options: dict[str, Any]) -> None:
@@ -103,6 +104,9 @@ class CompactFFPotential:
             force_group=forceGroup,
             **(self.options | own),
         )
+        # Where it interpolates, openmm-ml collects forces in a system of no particles and copies them there.
+        if (self.options | own)["force"] == "torchforce" and system.getNumParticles() == 0:
+            raise CompactFFError("OpenMM crashes on copies of a TorchForce; interpolate with force='python'")
         system.addForce(force)
 
     def getMLLongRange(self) -> bool:

@@ -5,7 +5,7 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor, nn
 
-from compactff_md.export.verlet import DEFAULT_SKIN_A, VerletList
+from compactff_md.export.verlet import DEFAULT_SKIN_A, VerletTable, current_table, empty_table, vectors_of
 from compactff_md.gradients import forces_from_edges, virial_from_edges
 from compactff_md.students.base import StudentNetwork
 from compactff_md.units import EV_PER_A_TO_KJ_PER_MOL_PER_NM, EV_TO_KJ_PER_MOL, NM_TO_A
@@ -14,10 +14,18 @@ from compactff_md.units import EV_PER_A_TO_KJ_PER_MOL_PER_NM, EV_TO_KJ_PER_MOL, 
 class ExportedStudent(nn.Module):
     """A student with everything that an engine needs; made to be scripted.
 
-    It keeps a neighbour list between calls, see :class:`VerletList`: results do not depend on earlier
-    calls, but an instance is for one thread at a time. What raises a ``RuntimeError`` here is a
-    ``torch.jit.Error`` once scripted, with the same words in its last line. The first two or three calls
-    are slow, while TorchScript optimises; a change of the list's width afterwards is not.
+    It keeps a neighbour list between calls, see :mod:`compactff_md.export.verlet`: results do not depend on
+    earlier calls, but an instance is for one caller at a time. Engines that run several simulations copy
+    the module for each (OpenMM's ``TorchForce`` does); threads need a copy each.
+
+    For every error inside, TorchScript looks up the methods that it came through. Freezing, which OpenMM's
+    plugin does, deletes those of every module that has an attribute which it cannot make a constant, but for
+    :meth:`forward` itself, and an error that came through one of them ends the process. So :meth:`forward`
+    calls nothing but functions and modules that are constant.
+
+    What raises a ``RuntimeError`` here is a ``torch.jit.Error`` once scripted, with the same words in its
+    last line. The first two or three calls are slow, while TorchScript optimises; a change of the list's
+    width afterwards is not.
 
     Parameters
     ----------
@@ -39,6 +47,7 @@ class ExportedStudent(nn.Module):
     species: Tensor
     particles: Tensor
     no_cell: Tensor
+    table: VerletTable
 
     def __init__(
         self,
@@ -51,13 +60,13 @@ class ExportedStudent(nn.Module):
         super().__init__()
         # Neither weights nor inputs want gradients, so nothing builds a graph and there is no no_grad around
         # it all: TorchScript would not leave that state when an error is raised inside.
-        self.network = network.requires_grad_(False)
-        self.verlet = VerletList(network.cutoff_A, skin_A)
-        self.needs_autograd = network.needs_autograd
+        self.student = StudentForces(network.requires_grad_(False))
+        self.table = empty_table()
+        self.cutoff_A = network.cutoff_A
+        self.skin_A = float(skin_A)
         self.known = ", ".join(network.elements)
         self.follows_box = pbc is None
         self.pbc = [bool(p) for p in (pbc or (False, False, False))]
-        self.nm_to_A = NM_TO_A
         self.energy_unit = EV_TO_KJ_PER_MOL
         self.force_unit = EV_PER_A_TO_KJ_PER_MOL_PER_NM
         none = torch.zeros(0, dtype=torch.int64)
@@ -90,14 +99,14 @@ class ExportedStudent(nn.Module):
         ------
         RuntimeError
             If the file was exported without atoms, their number differs, a periodic one gets no box, or
-            as in :class:`VerletList`; small free molecules with NaN positions get a NaN energy instead.
+            as in :func:`current_table`; small free molecules with NaN positions get a NaN energy instead.
         """
         if self.numbers.shape[0] == 0:
             raise RuntimeError(
                 "this file was exported without atoms and does not know the elements: "
                 "export it with a structure or topology, or call evaluate(positions_A, numbers, cell_A, pbc)"
             )
-        system = constant(positions_nm, self.no_cell) * self.nm_to_A  # a copy
+        system = in_angstrom(positions_nm, self.no_cell)
         positions = system
         if self.particles.shape[0] > 0:
             positions = system.index_select(0, self.particles)
@@ -105,8 +114,11 @@ class ExportedStudent(nn.Module):
             raise RuntimeError(
                 f"this file was exported for {self.numbers.shape[0]} atoms; {positions.shape[0]} came"
             )
-        cell, pbc = self.box(boxvectors_nm)
-        energies, forces, _, _ = self.compute(positions, cell, pbc, self.species)
+        cell, pbc = box(boxvectors_nm, self.pbc, self.follows_box, self.no_cell)
+        table = current_table(self.table, positions, cell, pbc, self.cutoff_A, self.skin_A)
+        self.table = table
+        vectors = vectors_of(table, positions)
+        energies, forces, _, _ = self.student(vectors, table.neighbours, self.species)
         energy = energies.sum() * self.energy_unit
         forces = (forces * self.force_unit).to(positions_nm.device, positions_nm.dtype)
         if self.particles.shape[0] > 0:
@@ -159,14 +171,25 @@ class ExportedStudent(nn.Module):
         periodic: list[bool] = pbc.to(torch.bool).tolist()
         positions = constant(positions_A, self.no_cell)
         cell = constant(cell_A, self.no_cell)
-        energies, forces, vectors, gradients = self.compute(positions, cell, periodic, species)
+        table = current_table(self.table, positions, cell, periodic, self.cutoff_A, self.skin_A)
+        self.table = table
+        vectors = vectors_of(table, positions)
+        energies, forces, vectors, gradients = self.student(vectors, table.neighbours, species)
         return energies, forces, virial_from_edges(vectors, gradients)
 
-    def compute(
-        self, positions: Tensor, cell: Tensor, pbc: list[bool], species: Tensor
+
+class StudentForces(nn.Module):
+    """Energies and forces of a student from vectors; constant, see :class:`ExportedStudent`."""
+
+    def __init__(self, network: StudentNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.needs_autograd = network.needs_autograd
+
+    def forward(
+        self, vectors: Tensor, neighbours: Tensor, species: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Energies (N,), forces (N, 3), vectors and their gradients (N, K, 3) in eV and A."""
-        vectors, neighbours = self.verlet(positions, cell, pbc)
+        """Energies (N,), forces (N, 3), vectors in the weights' dtype and their gradients (N, K, 3)."""
         vectors = vectors.to(self.network.dtype_like().dtype)
         before = torch.is_grad_enabled()
         if self.needs_autograd:
@@ -177,19 +200,24 @@ class ExportedStudent(nn.Module):
             energies = constant(energies, energies)
         return energies, forces_from_edges(gradients, neighbours), vectors, gradients
 
-    def box(self, boxvectors_nm: Tensor | None) -> tuple[Tensor, list[bool]]:
-        """Cell in A, shape (3, 3), float64, and periodicity, from what OpenMM gives."""
-        pbc = self.pbc
-        if boxvectors_nm is None:
-            if pbc[0] or pbc[1] or pbc[2]:
-                raise RuntimeError(
-                    "this file was exported as periodic, but no box vectors came: "
-                    "call setUsesPeriodicBoundaryConditions(True) on the force, or export it with pbc=False"
-                )
-            return self.no_cell, pbc
-        if self.follows_box:
-            pbc = [True, True, True]
-        return constant(boxvectors_nm, self.no_cell) * self.nm_to_A, pbc
+
+def box(
+    boxvectors_nm: Tensor | None, pbc: list[bool], follows_box: bool, no_cell: Tensor
+) -> tuple[Tensor, list[bool]]:
+    """Cell in A, shape (3, 3), float64, and periodicity, from what OpenMM gives."""
+    if boxvectors_nm is None:
+        if pbc[0] or pbc[1] or pbc[2]:
+            raise RuntimeError(
+                "this file was exported as periodic, but no box vectors came: "
+                "call setUsesPeriodicBoundaryConditions(True) on the force, or export it with pbc=False"
+            )
+        return no_cell, pbc
+    return in_angstrom(boxvectors_nm, no_cell), [True, True, True] if follows_box else pbc
+
+
+def in_angstrom(lengths_nm: Tensor, like: Tensor, nm_to_A: float = NM_TO_A) -> Tensor:
+    """Copy lengths as :func:`constant` does, in A."""
+    return constant(lengths_nm, like) * nm_to_A
 
 
 def constant(tensor: Tensor, like: Tensor) -> Tensor:

@@ -140,9 +140,10 @@ class StudentNetwork(nn.Module, ABC):
 
     def level(self, energies: Tensor) -> tuple[Tensor, Tensor]:
         """Energies (N,) that level off beyond the bounds, and their derivative by those given."""
-        lowest, highest, above = self.energy_bounds.unbind()
+        # Not unbind: a list would keep freezing from making the bounds a constant (ExportedStudent).
+        lowest, highest, above = self.energy_bounds[0], self.energy_bounds[1], self.energy_bounds[2]
         inside = torch.minimum(torch.maximum(energies, lowest), highest)
-        room = torch.where(energies < lowest, 0.25, 1.0) * above
+        room = torch.where(energies < lowest, 0.25 * above, above)  # numbers would be of the default dtype
         beyond = torch.tanh((energies - inside) / room)
         return torch.addcmul(inside, beyond, room), 1.0 - beyond * beyond
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -54,6 +55,18 @@ _MOMENTS_VARIANTS = {"moments-local": _LOCAL, "moments-second": _SECOND, "moment
 VARIANTS = {"moments": _MOMENTS, **_MOMENTS_VARIANTS, "painn": _PAINN}
 
 
+@contextmanager
+def _in_float32() -> Iterator[None]:
+    """Make weights in float32 also where another package, as MACE's calculator does, set another default."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@_in_float32()
 def create(
     size: str,
     elements: list[str],
@@ -116,6 +129,7 @@ def variants_of(network: StudentNetwork) -> list[str]:
     return [network.architecture, *alike]
 
 
+@_in_float32()
 def rebuild(architecture: str, hyperparameters: dict, elements: list[str], cutoff_A: float) -> StudentNetwork:
     """Make the untrained network that a student file describes.
 

@@ -61,6 +61,7 @@ class Uncertainty(nn.Module):
         self.register_buffer("highest", torch.full((elements,), NO_LIMIT))
         self.register_buffer("exponent", torch.ones(()))
         self.register_buffer("usual_eV_per_A", torch.ones(()))
+        self.float()  # whatever PyTorch's default is
 
     def distance(self, features: Tensor, species: Tensor) -> Tensor:
         """Distance of features (N, H) from the training data in standard deviations, shape (N,)."""

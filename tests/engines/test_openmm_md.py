@@ -8,8 +8,10 @@ import pytest
 
 from compactff_md.engines import openmm_simulation
 from compactff_md.engines.md_log import read_log
+from compactff_md.engines.openmm_force import FORCES
 from compactff_md.engines.openmm_import import openmm
 from compactff_md.engines.openmm_md import MDSettings, MDStopped, run_md, simulate
+from compactff_md.engines.openmm_system import prepare
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 from openmm_builders import box, ethanol, gas, settings, springs, student
@@ -252,6 +254,19 @@ def test_advice_is_for_what_failed(tmp_path, message, advice, fails_at):
         simulate(made, settings(), tmp_path / "run")
     for words in (MORE_ROOM, SOUNDER):
         assert (words in str(caught.value)) == (words == advice)
+
+
+@pytest.mark.parametrize("force", FORCES)
+def test_a_student_that_fails_in_its_own_code_is_stopped(tmp_path, network, force):
+    made, calls = prepare(box(), network, force=force), []
+
+    def compute(state):
+        calls.append(0)
+        return 0.0, np.full((len(made.structure), 3), np.nan if len(calls) > 20 else 0.0)
+
+    made.system.addForce(openmm.PythonForce(compute))
+    with pytest.raises(MDStopped, match=r"the engine failed: .*positions are NaN"):
+        simulate(made, settings(), tmp_path / "run")
 
 
 @pytest.mark.parametrize("ensemble", ["nve", "nvt"])

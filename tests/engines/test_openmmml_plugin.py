@@ -109,6 +109,14 @@ def test_interpolation_between_force_field_and_student(file, solvated):
     assert energies[0.5] == pytest.approx((energies[0.0] + energies[1.0]) / 2, abs=1e-3)
 
 
+def test_interpolation_with_a_torchforce_is_refused(file, solvated):
+    topology, _, classical = solvated
+    for own, given in (({"force": "torchforce"}, {}), ({}, {"force": "torchforce"})):
+        potential = openmmml.MLPotential("compactff", student=file, **own)
+        with pytest.raises(CompactFFError, match="interpolate with force='python'"):
+            potential.createMixedSystem(topology, classical, range(22), interpolate=True, **given)
+
+
 def test_what_cannot_be_a_potential_is_refused(file, solvated):
     with pytest.raises(CompactFFError, match="needs a student"):
         openmmml.MLPotential("compactff")

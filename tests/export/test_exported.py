@@ -135,7 +135,7 @@ def test_copies_do_not_share_their_list(network):
     for structure, module in ((other, second), (s, first), (other, second)):
         energy, _ = forward_in_eV(module, structure)
         assert energy == pytest.approx(float(expected(network, structure)[0].sum()), abs=1e-5)
-    assert first.verlet.num_builds == 1
+    assert first.table.num_builds == 1
 
 
 @pytest.mark.parametrize(

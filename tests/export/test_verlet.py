@@ -6,12 +6,30 @@ import pytest
 import torch
 
 from builders import SMALL, TRICLINIC
-from compactff_md.export.verlet import SMALL_MOLECULE, VerletList
+from compactff_md.export.verlet import SMALL_MOLECULE, VerletTable, current_table, empty_table, vectors_of
 from compactff_md.neighbours import pair_list
 from compactff_md.structure import Structure
 
 CUTOFF_A = 4.0
 ZERO = np.zeros((3, 3))
+
+
+class VerletList(torch.nn.Module):
+    """Keeps its table from call to call, as the exported module does."""
+
+    table: VerletTable
+
+    def __init__(self, cutoff_A: float, skin_A: float):
+        super().__init__()
+        self.cutoff_A, self.skin_A = cutoff_A, skin_A
+        self.table = empty_table()
+        self.num_builds = 0
+
+    def forward(self, positions: torch.Tensor, cell: torch.Tensor, pbc: list[bool]):
+        table = current_table(self.table, positions, cell, pbc, self.cutoff_A, self.skin_A)
+        self.table = table
+        self.num_builds = table.num_builds
+        return vectors_of(table, positions), table.neighbours
 
 
 @pytest.fixture
@@ -198,13 +216,15 @@ def test_frozen_module_keeps_its_state():
 
 MEMORY = """
 import resource, torch
-from compactff_md.export.verlet import VerletList
+from compactff_md.export.verlet import current_table, empty_table
 torch.set_num_threads(1)
-verlet = torch.jit.script(VerletList(5.0, 0.4))
+updated, table = torch.jit.script(current_table), empty_table()
 def run(count):
+    global table
     side = (count / 0.1) ** (1 / 3)
     cell = torch.eye(3, dtype=torch.float64) * side
-    verlet(torch.rand(count, 3, dtype=torch.float64) * side, cell, [True] * 3)
+    positions = torch.rand(count, 3, dtype=torch.float64) * side
+    table = updated(table, positions, cell, [True] * 3, 5.0, 0.4)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 small = run(300)
 print(run(12288) - small)

@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.io import read, write
@@ -97,6 +98,33 @@ def test_a_run_killed_in_every_stage_ends_as_an_uninterrupted_one(config, tmp_pa
     assert parts.metrics["training"]["steps"] == 40
     one, two = (r.metrics["errors"]["test_600K"]["forces"]["rmse_meV_per_A"] for r in (whole, parts))
     assert one == pytest.approx(two, rel=1e-3)
+
+
+MACE_LIKE = """
+import torch
+from tblite.ase import TBLite
+def make():
+    torch.set_default_dtype(torch.float64)
+    return TBLite(method="GFN2-xTB", verbosity=0)
+"""
+
+
+def test_a_teacher_that_makes_float64_pytorchs_default(config, tmp_path, monkeypatch):
+    (tmp_path / "mace_like.py").write_text(MACE_LIKE)
+    monkeypatch.chdir(tmp_path)
+    short = {"steps": 20, "sampling": {"frames": 30, "test_frames": 2}}
+    try:
+        result = distill(config(teacher="mace_like:make", **short), tmp_path / "out")
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert result.metrics["labels"]["driver"] == "student:organic-ultra-tiny"
+    network, metadata = load_student(result.student)
+    assert metadata.dtype == "float32" and network.bounded
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    gfn2 = distill(config(**short), tmp_path / "gfn2")
+    for one, two in zip(network.parameters(), load_student(gfn2.student)[0].parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0)
 
 
 def test_a_finished_run_is_left_alone(config, tmp_path):
