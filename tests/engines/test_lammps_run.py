@@ -63,6 +63,9 @@ def test_lammps_ends_when_we_are_told_to(tmp_path, number):
         os.kill(os.getpid(), number)
 
     theirs = signal.signal(signal.SIGTERM, lambda *_: None)
+    own = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # tests in the background do not hear it, too
     try:
         with pytest.raises(KeyboardInterrupt):
             run_deck(LAMMPS, DeckPlan(tmp_path / "in.lammps", None, ()), words, 1, line, lambda step: None)
@@ -71,3 +74,4 @@ def test_lammps_ends_when_we_are_told_to(tmp_path, number):
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, theirs)
+        signal.signal(signal.SIGINT, own)
