@@ -199,7 +199,7 @@ def markdown(rows: Sequence[Endurance]) -> str:
         asked = [b.teacher for b in row.breaks if b.teacher is not None]
         drift = "-"
         if row.drift_meV_per_atom_ps is not None:
-            drift = f"{row.drift_meV_per_atom_ps:.4f} ({row.drift_low:.4f} to {row.drift_high:.4f})"
+            drift = f"{row.drift_meV_per_atom_ps:.1g} ({row.drift_low:.1g} to {row.drift_high:.1g})"
         lines.append(
             f"| {row.student} | {row.temperature_K:g} | {row.engine} | {row.atoms} | {row.time_ps:g} "
             f"{row.failure} | {row.mean_K:.0f} | {broken} {f'({named})' if named else ''} | "
