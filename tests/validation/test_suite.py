@@ -24,18 +24,16 @@ from compactff_md.validation import campaign as campaign_module
 from compactff_md.validation import shipped
 from compactff_md.validation import subject as subject_module
 from compactff_md.validation.breaks import Break
-from compactff_md.validation.comparison import Candidate, write_comparison
 from compactff_md.validation.endurance import Endurance
 from compactff_md.validation.engine_ase import ASEEngine
-from compactff_md.validation.outcome import Section, judge
 from compactff_md.validation.panel import panel
-from compactff_md.validation.report import Report, command_line, read_report, write_report
+from compactff_md.validation.report import Report, read_report, write_report
 from compactff_md.validation.run import load_run, save_run
 from compactff_md.validation.settings import SECTIONS, suite_settings
 from compactff_md.validation.stages import Stages
 from compactff_md.validation.subject import fingerprint
 from compactff_md.validation.suite import Assignment, group, validate
-from compactff_md.validation.thresholds import Threshold, Thresholds
+from compactff_md.validation.thresholds import Thresholds
 from validation_builders import SETTINGS, PairPotential, Teacher, campaign, crystal, molecule, subject
 
 SOME = ("forces", "symmetry", "stability", "engines")
@@ -375,40 +373,6 @@ class TestStages:
         (tmp_path / "run.npz").write_bytes(b"no")
         with pytest.raises(CompactFFError, match="delete it and run again"):
             load_run(tmp_path / "run.npz")
-
-
-class TestReport:
-    @pytest.mark.parametrize(
-        ("values", "code"), [((0.0,), 0), ((0.0, None), 0), ((0.0, 2.0), 1), ((None,), 2)]
-    )
-    def test_exit_codes(self, values, code):
-        findings = tuple(judge("k", value, "", Threshold(maximum=1.0)) for value in values)
-        assert Report("r", {"s": Section(findings)}).exit_code == code
-
-    def test_comparison(self, tmp_path):
-        candidates = []
-        for name, value in (("A", 0.2), ("B", 3.0)):
-            finding = judge("symmetry.rotation", value, "meV/Å", Threshold(maximum=1.0))
-            report = Report(name, {"symmetry": Section((finding,))}, {"teacher": "<t>", "engine": name})
-            (tmp_path / name).mkdir()
-            write_report(tmp_path / name, report)
-            candidates.append(Candidate(name, read_report(tmp_path / name), tmp_path / name))
-        page = write_comparison(tmp_path / "both", candidates).read_text()
-        assert "<b>0.2 meV/Å</b>" in page and "They also differ in: engine" in page
-        rows = json.loads((tmp_path / "both" / "comparison.json").read_text())["rows"]
-        assert [cell["verdict"] for cell in rows["symmetry.rotation"]] == ["pass", "fail"]
-        with pytest.raises(CompactFFError, match="expected two or more"):
-            write_comparison(tmp_path / "both", candidates[:1])
-
-    @pytest.mark.parametrize("program", ["bin/compactff", "compactff_md/__main__.py"])
-    def test_command_can_be_typed_again(self, monkeypatch, program):
-        monkeypatch.setattr("sys.argv", [program, "validate", "my student", "--suite", "quick"])
-        start = "compactff" if program.endswith("compactff") else "python -m compactff_md"
-        assert command_line() == f"{start} validate 'my student' --suite quick"
-
-    def test_no_report(self, tmp_path):
-        with pytest.raises(CompactFFError, match="no report"):
-            read_report(tmp_path)
 
 
 def test_what_is_to_know_of_the_teacher_is_said(tmp_path):
