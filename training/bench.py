@@ -1,9 +1,9 @@
 """Every figure of the documents: ``make bench``, or ``python -m compactff_md.training.bench PART``.
 
 Prints Markdown tables and writes them with their numbers into runs/bench. Parts: speed and lammps (six
-and twenty minutes), liquid, aspirin, bakeoff and ablation, which train (half an hour
-each, with two jobs), and molecules (70 minutes). What is trained already is not trained again: remove the
-out folder to start anew.
+and twenty minutes), liquid, aspirin, bakeoff and ablation, which train (half an hour each, with two jobs),
+molecules (70 minutes), and gpu (5 minutes; by its name alone). What is trained already is not trained again:
+remove the out folder to start anew.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from compactff_md.students import SIZES
 from compactff_md.training.bakeoff import bakeoff
 from compactff_md.training.bench_ablation import ablation
 from compactff_md.training.bench_aspirin import aspirin
+from compactff_md.training.bench_gpu import dynamics
 from compactff_md.training.bench_lammps import against_bare, against_teacher
 from compactff_md.training.bench_liquid import liquid
 from compactff_md.training.bench_molecules import molecules
@@ -76,6 +77,12 @@ def lammps(arguments: argparse.Namespace) -> None:
         show("lammps teacher: SevenNet 7net-0 through ASE on the same box", rows, arguments.out)
 
 
+def on_a_gpu(arguments: argparse.Namespace) -> None:
+    """Speed of dynamics on a GPU; not among all, since it wants one."""
+    title = f"gpu: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}, float32"
+    show(title, dynamics(arguments.sizes, arguments.systems), arguments.out)
+
+
 def pieces_of_a_liquid(arguments: argparse.Namespace) -> None:
     """Density at constant pressure, and errors on free pieces of the liquid."""
     given = arguments
@@ -106,7 +113,9 @@ PARTS = {
     "ablation": parts_of_distillation,
     "molecules": random_molecules,
     "liquid": pieces_of_a_liquid,
+    "gpu": on_a_gpu,
 }
+BY_NAME_ALONE = ("gpu",)
 
 
 def parse() -> argparse.Namespace:
@@ -118,7 +127,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--jobs", type=int, default=2, help="runs at a time, one core each, of those that train"
     )
-    parser.add_argument("--sizes", nargs="+", default=SIZES, choices=SIZES, help="of students, for lammps")
+    parser.add_argument(
+        "--sizes", nargs="+", default=SIZES, choices=SIZES, help="of students, for lammps, gpu"
+    )
+    parser.add_argument("--systems", nargs="+", default=[], help="of those that gpu has; all unless told")
     parser.add_argument(
         "--structure", type=Path, default=Path("openmm/aspirin.xyz"), help="for aspirin, ablation"
     )
@@ -152,7 +164,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     for name, part in PARTS.items():
-        if arguments.part in (name, "all"):
+        if arguments.part == name or (arguments.part == "all" and name not in BY_NAME_ALONE):
             part(arguments)
 
 

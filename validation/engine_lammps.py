@@ -7,6 +7,7 @@ from pathlib import Path
 
 import ase
 import numpy as np
+import torch
 from ase import units
 
 from compactff_md.engines.lammps_deck import (
@@ -41,7 +42,9 @@ METAL_PS_PER_FS = 1e-3
 
 
 class LAMMPSEngine:
-    """Runs a student in LAMMPS, each run a process of one rank; results are in the frame of the structure.
+    """Runs a student in LAMMPS, each run a process of one rank, on a GPU where LAMMPS and PyTorch have one.
+
+    Results are in the frame of the structure.
 
     Parameters
     ----------
@@ -122,11 +125,12 @@ class LAMMPSEngine:
         parts = [system_text(settings, facts), student_text(settings, facts), text]
         (folder / DECK).write_text("\n".join(parts) + "\n", encoding="utf-8")
         plan = read_plan(folder / DECK, {})
+        kokkos = lammps.has_gpu and torch.cuda.is_available()
         said: list[str] = []
         code = run_deck(
             lammps,
             plan,
-            command_of(lammps, plan, extra=("-log", LOG)),
+            command_of(lammps, plan, kokkos=kokkos, extra=("-log", LOG)),
             1,
             said.append,
             lambda step: tick(step) if tick is not None else None,

@@ -109,7 +109,7 @@ def read_step(data: Any, elements: list[str], num_known: int, shells: int) -> St
     vectors = on_device(data.rij) if pairs else kinds.new_zeros((0, 3), dtype=torch.float64)
     synchronise(kinds)  # before anything reads them
     kinds, listed = kinds.long(), listed.long()
-    has_null = _check_elements(kinds, elements, num_known)
+    has_null = check_elements(kinds, elements, num_known)
     chosen = kinds.new_zeros(atoms, dtype=torch.bool)
     chosen[listed] = True
     if has_null or has_ghost_neighbours(data):
@@ -159,7 +159,7 @@ def on_device(array: Any) -> Tensor:
     return torch.as_tensor(array, device=f"cuda:{array.device.id}")
 
 
-def _check_elements(kinds: Tensor, elements: list[str], num_known: int) -> bool:
+def check_elements(kinds: Tensor, elements: list[str], num_known: int) -> bool:
     """Whether there are atoms of no element; those of a strange one are an error."""
     if not len(kinds):
         return False

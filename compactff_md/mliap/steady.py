@@ -1,0 +1,166 @@
+"""Steps of one rank on a GPU, between two of LAMMPS' neighbour lists, with few waits and few launches.
+
+A step of a small system on a GPU is mostly the launching of kernels. Where one rank has all atoms, every
+ghost is an image of one of its rows: with these in the ghosts' places no features have to travel, and the
+table of pairs keeps its shape from step to step. The student's work on it is then recorded once, as a CUDA
+graph, and played again, unless the system is so large that kernels take longer than their launches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compactff_md.mliap.halo import synchronise
+from compactff_md.mliap.step import Step, on_device
+from compactff_md.neighbours import PADDING_A
+from compactff_md.students import StudentNetwork
+from compactff_md.students.halo import LocalHalo
+
+WIDTH_STEP = 4  # widths of tables are multiples, so that few are recorded
+RECORDED_PAIRS = 500_000  # tables with more entries are computed without a graph, which would keep its memory
+MOST_RECORDINGS = 4  # of widths, each with memory of its own
+WARM_UPS = 3  # calls before one is recorded, in which libraries make what they keep
+
+
+class Recording:
+    """A student's energies and gradients of N atoms with up to K neighbours; of few on a GPU, a CUDA graph.
+
+    Attributes
+    ----------
+    entries
+        Vectors in A, shape (N K + 1, 3), the last for pairs that find no place; to be filled by the caller.
+    columns
+        Row of each neighbour, shape (N K + 1,), int64; likewise.
+    species
+        Shape (N,), int64; likewise.
+    """
+
+    def __init__(self, network: StudentNetwork, count: int, width: int) -> None:
+        like = network.dtype_like()
+        self.network, self.count, self.width = network, count, width
+        self.entries = like.new_empty((count * width + 1, 3))
+        self.species = torch.zeros(count, dtype=torch.int64, device=like.device)
+        rows = torch.arange(count, device=like.device).repeat_interleave(width)
+        self._own = torch.cat([rows, rows.new_zeros(1)])
+        self.columns = self._own.clone()
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._results: tuple[Tensor, Tensor] | None = None
+
+    def fill(self, places: Tensor, vectors_A: Tensor, columns: Tensor) -> None:
+        """Put pairs in their places, shape (P,), and what is beyond any cutoff in all others."""
+        self.entries.zero_()
+        self.entries[:, 0] = PADDING_A
+        self.entries.index_copy_(0, places, vectors_A.to(self.entries.dtype))
+        self.columns.copy_(self._own)
+        self.columns.index_copy_(0, places, columns)
+
+    def play(self) -> tuple[Tensor, Tensor]:
+        """Energies (N,) and gradients (N, K, 3) of what is filled in; the next call overwrites them."""
+        if not self.entries.is_cuda or len(self.entries) > RECORDED_PAIRS:
+            return self._compute()
+        if self._graph is None:
+            self._record()
+        assert self._graph is not None and self._results is not None
+        self._graph.replay()
+        return self._results
+
+    def _record(self) -> None:
+        side, current = torch.cuda.Stream(self.entries.device), torch.cuda.current_stream(self.entries.device)
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UPS):
+                self._compute()
+        current.wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._results = self._compute()
+        self._graph = graph
+
+    def _compute(self) -> tuple[Tensor, Tensor]:
+        shape = (self.count, self.width)
+        vectors, neighbours = self.entries[:-1].view(*shape, 3), self.columns[:-1].view(shape)
+        self.network.halo = LocalHalo()
+        with torch.no_grad():
+            return self.network.energies_and_gradients(vectors, neighbours, self.species)
+
+
+class SteadySteps:
+    """What one rank needs again and again until LAMMPS' next lists.
+
+    Parameters
+    ----------
+    network
+        Of a student with an analytic derivative, on the GPU.
+    recordings
+        Of earlier lists, by the number of atoms and the width; new ones are added.
+    data
+        LAMMPS' data object of the step with the new lists.
+    step
+        What was read from it.
+    """
+
+    def __init__(
+        self,
+        network: StudentNetwork,
+        recordings: dict[tuple[int, int], Recording],
+        data: Any,
+        step: Step,
+    ) -> None:
+        self.network, self.recordings = network, recordings
+        self.count = step.num_owned
+        self.listed = on_device(data.iatoms)[: self.count].long()
+        # Each ghost gets the number of the row that it is an image of.
+        numbers = torch.zeros(step.num_atoms, 1, dtype=torch.float64, device=self.listed.device)
+        numbers[self.listed, 0] = torch.arange(self.count, dtype=torch.float64, device=self.listed.device)
+        everywhere = torch.empty_like(numbers)
+        synchronise(numbers)
+        data.forward_exchange(numbers, everywhere, 1)
+        synchronise(numbers)
+        self.rows = everywhere.squeeze(1).long()
+        most = int(torch.bincount(step.rows.long()).max()) if len(step.rows) else 1
+        self.width = _rounded(most)
+
+    def compute(self, data: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Energies of the rows (N,) in eV, gradients (P, 3) in eV/A, and the elements' indices (M,).
+
+        The first may be overwritten by the next call. Elements that a student does not know are taken for
+        its last one, those of no element for its first: the caller looks at the indices.
+        """
+        kinds, pairs = on_device(data.elems), int(data.npairs)
+        if pairs:
+            first, second = on_device(data.pair_i), on_device(data.jatoms)
+            vectors_A = on_device(data.rij)
+        else:
+            first = second = kinds.new_zeros(0)
+            vectors_A = kinds.new_zeros((0, 3), dtype=torch.float64)
+        synchronise(kinds)  # before anything reads them
+        first, second = self.rows.index_select(0, first), self.rows.index_select(0, second)
+        # Pairs of an atom stand together: a pair's place in its row is its distance from the first.
+        counter = torch.arange(pairs, device=first.device)
+        begin = counter.new_full((self.count,), pairs).scatter_reduce_(0, first, counter, "amin")
+        slots = counter - begin.index_select(0, first)
+        if pairs:
+            self.width = max(self.width, _rounded(int(slots.max()) + 1))
+        recording = self._recording()
+        places = first * self.width + slots
+        recording.fill(places, vectors_A, second)
+        last = len(self.network.elements) - 1
+        recording.species.copy_(kinds.index_select(0, self.listed).clamp(0, last))
+        energies, gradients = recording.play()
+        of_pairs = gradients.reshape(-1, 3).index_select(0, places).to(torch.float64)
+        return energies, of_pairs, kinds
+
+    def _recording(self) -> Recording:
+        key = self.count, self.width
+        if key not in self.recordings:
+            if len(self.recordings) >= MOST_RECORDINGS:
+                del self.recordings[next(iter(self.recordings))]
+            self.recordings[key] = Recording(self.network, *key)
+        return self.recordings[key]
+
+
+def _rounded(width: int) -> int:
+    return -(-width // WIDTH_STEP) * WIDTH_STEP

@@ -1,0 +1,137 @@
+"""Speed of dynamics on a GPU: ``python -m compactff_md.training.bench gpu``.
+
+Milliseconds a step and nanoseconds a day at 0.5 fs, in float32, of each size: with shipped students for
+aspirin and for a crystal of lithium argyrodite, with students of random weights, whose forces are made
+small, for boxes of water. In OpenMM on its CUDA platform (TorchForce and PythonForce, Langevin), and in
+LAMMPS with Kokkos where one for GPUs is found (NVE, loop time). It wants a GPU.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ase
+import ase.io
+import torch
+
+from compactff_md.artifact import describe
+from compactff_md.engines.lammps_deck import write_deck
+from compactff_md.engines.lammps_installation import Lammps, find_lammps
+from compactff_md.engines.lammps_run import command_of, read_plan
+from compactff_md.engines.lammps_settings import DeckSettings
+from compactff_md.engines.openmm_import import openmm
+from compactff_md.engines.openmm_platforms import make_context
+from compactff_md.engines.openmm_system import prepare
+from compactff_md.errors import CompactFFError
+from compactff_md.student import Student, load
+from compactff_md.students import SIZES, create
+from compactff_md.training.bench_systems import water_box
+
+TIMESTEP_FS = 0.5
+WATER = {1536: 8, 12288: 16, 98304: 32}  # molecules along an edge
+SCALE_EV = 0.02  # of untrained students, so that the box stays as it is
+SECONDS = 3.0  # of each measurement
+WARM_UP_STEPS = 50
+
+
+def dynamics(sizes: Sequence[str] = SIZES, systems: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Rows of the table: a system and a size each, for all systems or those named.
+
+    Raises
+    ------
+    CompactFFError
+        Where PyTorch finds no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise CompactFFError("PyTorch finds no GPU here; bench gpu measures one")
+    lammps = find_lammps()
+    rows = []
+    for name, atoms, student in _systems(sizes, systems):
+        row: dict[str, Any] = {"system": name, "atoms": len(atoms), "student": student[0]}
+        for force in ("torchforce", "python"):
+            row |= _figures(f"openmm_{force}", _openmm_ms(atoms, student[1], force))
+        if lammps.has_gpu:
+            row |= _figures("lammps_kokkos", _lammps_ms(lammps, atoms, student[1]))
+        rows.append(row)
+    return rows
+
+
+def _systems(sizes: Sequence[str], wanted: Sequence[str]) -> Iterator[tuple[str, ase.Atoms, Any]]:
+    """Name, structure, and the student with what it is called."""
+    files = {"aspirin": ("openmm/aspirin.xyz", "organic")}
+    files["argyrodite"] = ("validation/reports/argyrodite_416.xyz", "argyrodite")
+    for name, (path, kind) in files.items():
+        for size in sizes if name in wanted or not wanted else ():
+            yield name, ase.io.read(path), (f"{kind}-{size}", load(f"{kind}-{size}"))
+    for count, edge in WATER.items():
+        if f"water-{count}" in wanted or not wanted:
+            box = water_box((edge, edge, edge))
+            atoms = ase.Atoms(box.numbers, box.positions_A, cell=box.cell_A, pbc=True)
+            for size in sizes:
+                yield "water", atoms, (size, _untrained(size))
+
+
+def _untrained(size: str) -> Student:
+    network = create(size, ["H", "O"], seed=1).eval()
+    network.energy_scale_eV.fill_(SCALE_EV)
+    return Student(network, describe(network))
+
+
+def _figures(name: str, ms: float) -> dict[str, float]:
+    per_day = 1e-6 * TIMESTEP_FS * 86_400e3 / ms
+    return {f"{name}_ms_per_step": float(f"{ms:.3g}"), f"{name}_ns_per_day": float(f"{per_day:.3g}")}
+
+
+def _openmm_ms(atoms: ase.Atoms, student: Student, force: str) -> float:
+    prepared = prepare(atoms, student, force=force)
+    unit = openmm.unit
+    integrator = openmm.LangevinMiddleIntegrator(
+        300 * unit.kelvin, 1 / unit.picosecond, TIMESTEP_FS * unit.femtosecond
+    )
+    context = make_context(prepared.system, integrator, "CUDA")
+    context.setPositions(prepared.positions_nm)
+    context.setVelocitiesToTemperature(300 * unit.kelvin, 1)
+
+    def run(steps: int) -> float:
+        start = time.perf_counter()
+        integrator.step(steps)
+        context.getState(energy=True)
+        return time.perf_counter() - start
+
+    return _ms_a_step(run)
+
+
+def _lammps_ms(lammps: Lammps, atoms: ase.Atoms, student: Student) -> float:
+    settings = DeckSettings(
+        ensemble="nve", steps=WARM_UP_STEPS, thermo_interval=1_000_000, temperature_K=300.0, kokkos=True
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        deck = write_deck(atoms, student.network, student.metadata, settings, Path(folder) / "deck").deck
+        warm = deck.read_text()
+
+        def run(steps: int) -> float:
+            deck.write_text(f"{warm}\nrun {steps}\n")
+            command = command_of(lammps, read_plan(deck, {}), kokkos=True)
+            environment = lammps.environment(1)
+            done = subprocess.run(
+                command, cwd=deck.parent, env=environment, capture_output=True, text=True, check=False
+            )
+            if done.returncode:
+                raise CompactFFError(f"LAMMPS failed: {(done.stdout + done.stderr)[-500:]}")
+            return float(re.findall(r"Loop time of (\S+) on", done.stdout)[-1])
+
+        return _ms_a_step(run)
+
+
+def _ms_a_step(run: Callable[[int], float]) -> float:
+    """Of so many steps that they take some seconds, after a few that do not count."""
+    run(WARM_UP_STEPS)
+    once = run(WARM_UP_STEPS) / WARM_UP_STEPS
+    steps = max(WARM_UP_STEPS, round(SECONDS / once))
+    return 1e3 * run(steps) / steps
