@@ -19,6 +19,7 @@ LAYERS = {
     "compactff_md.files": 0,
     "compactff_md.locks": 0,
     "compactff_md.memory": 0,
+    "compactff_md.recorded": 0,
     "compactff_md.units": 0,
     "compactff_md.structure": 0,
     "compactff_md.neighbours": 1,

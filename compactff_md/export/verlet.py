@@ -112,7 +112,9 @@ def current_table(
     if periodicity == 0 and 1 < number <= small:
         return table if fits else everyone(positions, table.num_builds + 1)
     if fits:
-        lacking, changed = drift(table, positions, cell, cutoff_A, skin_A)
+        # The one wait for the device.
+        both: list[float] = drift(table, positions, cell, cutoff_A, skin_A).tolist()
+        lacking, changed = both[0], both[1]
         if lacking <= 0.0:  # not where it is NaN
             return with_cell(table, cell) if changed > 0.0 else table
     return build(positions, cell, pbc, cutoff_A + skin_A, table.num_builds + 1)
@@ -147,10 +149,8 @@ def with_cell(table: VerletTable, cell: Tensor) -> VerletTable:
     )
 
 
-def drift(
-    table: VerletTable, positions: Tensor, cell: Tensor, cutoff_A: float, skin_A: float
-) -> tuple[float, float]:
-    """Return by how many A the skin falls short, and how much the cell of the offsets has changed."""
+def drift(table: VerletTable, positions: Tensor, cell: Tensor, cutoff_A: float, skin_A: float) -> Tensor:
+    """Return by how many A the skin falls short, and how much the cell of the offsets has changed, (2,)."""
     moved = positions - table.reference_A  # (N, 3)
     changed = torch.zeros((), dtype=positions.dtype, device=positions.device)
     strain_norm = changed
@@ -162,8 +162,7 @@ def drift(
     distance = torch.linalg.vector_norm(moved, dim=1)
     largest = torch.topk(distance, min(2, distance.shape[0]))[0].sum()
     lacking = largest + strain_norm * (cutoff_A + skin_A) - skin_A
-    both: list[float] = torch.stack([lacking, changed]).tolist()  # the one wait for the device
-    return both[0], both[1]
+    return torch.stack([lacking, changed])
 
 
 def build(positions: Tensor, cell: Tensor, pbc: list[bool], radius: float, num_builds: int) -> VerletTable:

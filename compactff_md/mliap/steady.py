@@ -16,13 +16,13 @@ from torch import Tensor
 from compactff_md.mliap.halo import synchronise
 from compactff_md.mliap.step import Step, on_device
 from compactff_md.neighbours import PADDING_A
+from compactff_md.recorded import Recorded
 from compactff_md.students import StudentNetwork
 from compactff_md.students.halo import LocalHalo
 
 WIDTH_STEP = 4  # widths of tables are multiples, so that few are recorded
 RECORDED_PAIRS = 500_000  # tables with more entries are computed without a graph, which would keep its memory
 MOST_RECORDINGS = 4  # of widths, each with memory of its own
-WARM_UPS = 3  # calls before one is recorded, in which libraries make what they keep
 
 
 class Recording:
@@ -46,8 +46,7 @@ class Recording:
         rows = torch.arange(count, device=like.device).repeat_interleave(width)
         self._own = torch.cat([rows, rows.new_zeros(1)])
         self.columns = self._own.clone()
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._results: tuple[Tensor, Tensor] | None = None
+        self._work = Recorded(self._compute, like.device)
 
     def fill(self, places: Tensor, vectors_A: Tensor, columns: Tensor) -> None:
         """Put pairs in their places, shape (P,), and what is beyond any cutoff in all others."""
@@ -59,25 +58,8 @@ class Recording:
 
     def play(self) -> tuple[Tensor, Tensor]:
         """Energies (N,) and gradients (N, K, 3) of what is filled in; the next call overwrites them."""
-        if not self.entries.is_cuda or len(self.entries) > RECORDED_PAIRS:
-            return self._compute()
-        if self._graph is None:
-            self._record()
-        assert self._graph is not None and self._results is not None
-        self._graph.replay()
-        return self._results
-
-    def _record(self) -> None:
-        side, current = torch.cuda.Stream(self.entries.device), torch.cuda.current_stream(self.entries.device)
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UPS):
-                self._compute()
-        current.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._results = self._compute()
-        self._graph = graph
+        energies, gradients = self._work() if len(self.entries) <= RECORDED_PAIRS else self._compute()
+        return energies, gradients
 
     def _compute(self) -> tuple[Tensor, Tensor]:
         shape = (self.count, self.width)

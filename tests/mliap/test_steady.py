@@ -181,7 +181,7 @@ def test_graphs_say_what_the_network_says(size, dtype):
         structure = moved(LIQUID, seed)
         filled(recording, structure, network)
         energies, gradients = (x.double().cpu() for x in recording.play())
-        assert recording._graph is not None
+        assert recording._work._graph is not None
         wanted = Recording(reference, len(LIQUID), 80)
         filled(wanted, structure, network)
         energy, slopes = wanted.play()
