@@ -44,7 +44,8 @@ from compactff_md.validation.task import Engine, State, Task, last_state
 
 # Molecules diffuse as a whole, about 26 A in 100 ps at 600 K and a friction of 1/ps.
 APART_A = 100.0
-PIECE_PS = 5.0  # after which what was run is kept
+PIECE_PS = 5.0  # after which what was run is kept, unless told otherwise
+WATCHED_PS = 5.0  # a bond that is back at the end of such a part is not broken
 FRAME_FS = 50.0
 EQUILIBRATION_PS = 1.0
 FRICTION_PER_PS = 1.0
@@ -114,6 +115,7 @@ def endure(
     time_ps: float,
     drift_ps: float,
     teacher: BaseCalculator | None,
+    piece_ps: float = PIECE_PS,
     tell: Any = lambda message: None,
 ) -> Endurance:
     """Run a student for a time at the temperature of a task, then at constant energy.
@@ -126,15 +128,18 @@ def endure(
         Its temperature, timestep and distance of frames hold for all pieces.
     teacher
         Goes on where bonds break and stay so; None leaves that open.
+    piece_ps
+        After which what was run is kept.
     """
     watch = Watch(structure, teacher)
     state, failure, reached, kelvin = None, "", 0.0, []
-    for piece, length_ps in enumerate(pieces_ps(time_ps)):
+    for piece, length_ps in enumerate(pieces_ps(time_ps, piece_ps)):
         own = replace(task, steps=round(1000 * length_ps / task.timestep_fs), seed=task.seed + piece)
         name = f"{task.temperature_K:g}K-{piece:04d}-{own.steps}"
         run = stages.run(name, partial(_made, engine, structure, own, state))
-        for one in watch.look(run, reached):
-            tell(f"{student_name}, {task.temperature_K:g} K: {one}")
+        for part in run.parts(WATCHED_PS):
+            for one in watch.look(part, reached):
+                tell(f"{student_name}, {task.temperature_K:g} K: {one}")
         reached += float(run.time_ps[-1])
         kelvin.append(run.kinetic_temperature_K.mean())
         state, failure = last_state(run), run.failure
@@ -160,10 +165,10 @@ def endure(
     )
 
 
-def pieces_ps(time_ps: float) -> list[float]:
-    """Lengths of what is run and kept by itself: 5 ps each, so that a longer time goes on, and the rest."""
-    count, rest = divmod(time_ps, PIECE_PS)
-    return [PIECE_PS] * int(count) + ([rest] if rest or not count else [])
+def pieces_ps(time_ps: float, piece_ps: float = PIECE_PS) -> list[float]:
+    """Lengths of what is run and kept by itself: equal ones, so that a longer time goes on, and the rest."""
+    count, rest = divmod(time_ps, piece_ps)
+    return [piece_ps] * int(count) + ([rest] if rest or not count else [])
 
 
 def _made(engine: Engine, structure: Structure, task: Task, state: State | None, _: Path) -> Run:
@@ -240,6 +245,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--temperatures", type=float, nargs="+", default=(300.0, 600.0), help="in K")
     parser.add_argument("--time-ps", type=float, default=100.0, help="with a thermostat")
     parser.add_argument("--drift-ps", type=float, default=20.0, help="at constant energy")
+    parser.add_argument(
+        "--piece-ps", type=float, default=PIECE_PS, help="kept when finished; longer for a fast GPU"
+    )
     parser.add_argument("--timestep-fs", type=float, default=0.5)
     parser.add_argument("--engine", choices=ENGINES, default="openmm")
     parser.add_argument("--teacher", default="gfn2-xtb", help="asked where a bond breaks; none: nobody")
@@ -283,6 +291,7 @@ def main(words: Sequence[str] | None = None) -> None:
                     engine=engine,
                     time_ps=arguments.time_ps,
                     drift_ps=arguments.drift_ps,
+                    piece_ps=arguments.piece_ps,
                     teacher=teacher.calculator() if teacher else None,
                     tell=lambda message: print(message, file=sys.stderr, flush=True),
                 )

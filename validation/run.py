@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import ase
@@ -79,6 +79,19 @@ class Run:
     def structure(self, frame: int) -> Structure:
         """One frame."""
         return Structure(self.positions_A[frame], self.numbers, self.cell_A[frame], self.pbc)
+
+    def parts(self, length_ps: float) -> list[Run]:
+        """The run in parts of this length, the last of which may be shorter; times stay as they are."""
+        number = np.floor(np.maximum(self.time_ps - 1e-9, 0.0) / length_ps).astype(int)
+        changing = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in ("numbers", "pbc", "masses_Da") and isinstance(getattr(self, f.name), np.ndarray)
+        }
+        return [
+            replace(self, **{name: values[number == k] for name, values in changing.items()})
+            for k in np.unique(number)
+        ]
 
     def structures(self, count: int) -> list[Structure]:
         """At most ``count`` frames, evenly spaced and with the last."""

@@ -77,8 +77,8 @@ def task() -> Task:
     return Task("nvt", 300.0, 0.5, steps=1, every=20, seed=1, equilibration_steps=20, friction_per_ps=1.0)
 
 
-def run(folder, structure, calculator, teacher=None, time_ps=0.1):
-    lengths = {"time_ps": time_ps, "drift_ps": 0.2}
+def run(folder, structure, calculator, teacher=None, time_ps=0.1, **lengths):
+    lengths |= {"time_ps": time_ps, "drift_ps": 0.2}
     with Stages(folder, {"student": "x"}) as stages:
         return endure(
             "x", structure, stages, task(), engine=ASEEngine(calculator), teacher=teacher, **lengths
@@ -120,6 +120,30 @@ def test_where_a_bond_breaks_the_teacher_is_asked(tmp_path, together, calculator
     assert f"{3 * breaks} of 3" in markdown([row])
 
 
+def test_bonds_are_watched_in_parts_of_longer_pieces(tmp_path, together, calculator, monkeypatch):
+    monkeypatch.setattr(endurance, "WATCHED_PS", 0.05)
+    looked = []
+    monkeypatch.setattr(endurance.Watch, "look", lambda _, part, before: looked.append((part, before)) or [])
+    with Stages(tmp_path, {"student": "x"}) as stages:
+        row = endure(
+            "x",
+            together,
+            stages,
+            replace(task(), every=10),
+            engine=ASEEngine(calculator),
+            time_ps=0.24,
+            drift_ps=0.1,
+            teacher=None,
+            piece_ps=0.12,
+        )
+    assert row.time_ps == pytest.approx(0.24)
+    assert [before for _, before in looked] == pytest.approx([0.0] * 3 + [0.12] * 3)
+    first, second, rest, *_ = (part for part, _ in looked)
+    assert (first.time_ps[0], first.time_ps[-1], second.time_ps[0]) == pytest.approx((0.0, 0.05, 0.055))
+    assert rest.time_ps[-1] == pytest.approx(0.12) and len(rest.positions_A) == len(rest.time_ps) == 4
+    np.testing.assert_array_equal(first.numbers, together.numbers)
+
+
 def test_a_teacher_that_fails_tells_nothing(tmp_path, together):
     row = run(tmp_path, together, Nothing(), teacher=Broken(), time_ps=0.2)
     assert len(row.breaks) == 3 and {b.teacher for b in row.breaks} == {None}
@@ -152,12 +176,11 @@ def test_pieces_of_a_longer_time_begin_with_those_of_a_shorter(time_ps, lengths)
     assert pieces_ps(time_ps) == pytest.approx(lengths)
 
 
-def test_a_longer_time_goes_on_from_the_shorter(tmp_path, together, monkeypatch):
-    monkeypatch.setattr(endurance, "PIECE_PS", 0.05)
-    run(tmp_path, together, Nothing(), time_ps=0.12)
+def test_a_longer_time_goes_on_from_the_shorter(tmp_path, together):
+    run(tmp_path, together, Nothing(), time_ps=0.12, piece_ps=0.05)
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
     assert sum("300K-00" in path.name for path in kept) == 3
-    assert run(tmp_path, together, Nothing(), time_ps=0.2).time_ps == pytest.approx(0.2)
+    assert run(tmp_path, together, Nothing(), time_ps=0.2, piece_ps=0.05).time_ps == pytest.approx(0.2)
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
     assert sum("300K-00" in path.name for path in tmp_path.rglob("*.npz")) == 5  # two of them new
 
