@@ -80,7 +80,8 @@ def lammps(arguments: argparse.Namespace) -> None:
 def on_a_gpu(arguments: argparse.Namespace) -> None:
     """Speed of dynamics on a GPU; not among all, since it wants one."""
     title = f"gpu: {torch.cuda.get_device_name() if torch.cuda.is_available() else 'none'}, float32"
-    show(title, dynamics(arguments.sizes, arguments.systems), arguments.out)
+    rows = dynamics(arguments.sizes, arguments.systems, lambda row: print(row, file=sys.stderr, flush=True))
+    show(title, rows, arguments.out)
 
 
 def pieces_of_a_liquid(arguments: argparse.Namespace) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -57,19 +59,16 @@ class RecordedModule:
             self._work = None
             return
         kept = self._table
-        fits = (
-            kept is not None
-            and kept.periodicity == table.periodicity
-            and kept.neighbours.shape[0] == count
-            and kept.neighbours.shape[1] >= width
-        )
-        table = _widened(table, kept.neighbours.shape[1] if fits else -(-width // WIDTH_STEP) * WIDTH_STEP)
-        if fits:
-            for old, new in zip(kept, table, strict=True):
-                if isinstance(old, Tensor):
+        if kept is not None and _has_room(kept, table):
+            for old, new in zip(kept, _widened(table, kept.neighbours.shape[1]), strict=True):
+                if isinstance(old, Tensor) and isinstance(new, Tensor):
                     old.copy_(new)
             return
-        self._table = VerletTable(*(x.clone() if isinstance(x, Tensor) else x for x in table))
+        table = _widened(table, -(-width // WIDTH_STEP) * WIDTH_STEP)
+        tensors: dict[str, Any] = {
+            name: x.clone() for name, x in table._asdict().items() if isinstance(x, Tensor)
+        }
+        self._table = table._replace(**tensors)
         self._positions = self._table.neighbours.new_zeros((count, 3), dtype=torch.float64)
         self._cell = self._positions.new_zeros((3, 3))
         self._work = Recorded(self._compute, self.device)
@@ -87,6 +86,12 @@ class RecordedModule:
         energy = energies.sum(0, keepdim=True) * module.energy_unit
         forces = forces.to(torch.float64) * module.force_unit
         return (torch.cat([energy, lacking[:1], forces.flatten()]),)
+
+
+def _has_room(kept: VerletTable, table: VerletTable) -> bool:
+    """Whether a table is of the kept one's kind, and no wider."""
+    same = kept.periodicity == table.periodicity and kept.neighbours.shape[0] == table.neighbours.shape[0]
+    return same and kept.neighbours.shape[1] >= table.neighbours.shape[1]
 
 
 def _widened(table: VerletTable, width: int) -> VerletTable:
