@@ -4,6 +4,7 @@ from itertools import product
 
 import ase
 import numpy as np
+import torch
 
 from compactff_md.structure import Structure
 
@@ -49,3 +50,9 @@ def rotation(seed: int) -> np.ndarray:
 
 TRICLINIC = np.array([[6.1, 0.0, 0.0], [1.7, 5.6, 0.0], [-1.2, 2.1, 6.4]])
 SMALL = np.array([[2.3, 0.0, 0.0], [0.6, 2.6, 0.0], [-0.4, 0.7, 2.4]])
+
+
+def assert_same(got, expected):
+    """Equal to the last bit; to rounding where there is a GPU, whose sums have no order that is kept."""
+    tolerance = 1e-5 if torch.cuda.is_available() else 0.0
+    np.testing.assert_allclose(np.asarray(got), np.asarray(expected), rtol=tolerance, atol=tolerance)

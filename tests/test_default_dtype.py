@@ -3,10 +3,10 @@
 from contextlib import contextmanager
 
 import ase.build
-import numpy as np
 import pytest
 import torch
 
+from builders import assert_same
 from compactff_md import load, students
 from compactff_md.engines.openmm_force import FORCES
 from compactff_md.engines.openmm_system import prepare
@@ -79,7 +79,7 @@ def test_calculators_say_the_same(dtype):
             atoms.get_forces()
             assert set(calculator.results) == set(expected)
             for name, value in expected.items():
-                np.testing.assert_array_equal(calculator.results[name], value)
+                assert_same(calculator.results[name], value)
 
 
 def test_exported_students_say_the_same(tmp_path):
@@ -99,5 +99,5 @@ def test_openmm_says_the_same(force):
     expected = energy_and_forces(context(ready.system, ready.structure.positions_A))
     with by_default(torch.float64):
         energy, forces = energy_and_forces(context(ready.system, ready.structure.positions_A))
-    assert energy == expected[0]
-    np.testing.assert_array_equal(forces, expected[1])
+    assert_same(energy, expected[0])
+    assert_same(forces, expected[1])

@@ -28,6 +28,8 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 GPU_APIS = ("CUDA", "HIP", "SYCL")
 BUILD_IT = "build one with lammps/build of compactff-md's source (make lammps)"
 TIMEOUT_S = 120.0
+# Where the loader looks anyway.
+SYSTEM_FOLDERS = ("/usr/lib", "/lib")
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ class Lammps:
         values["PYTHONPATH"] = _joined(folders, values.get("PYTHONPATH"))
         library = sysconfig.get_config_var("LIBDIR")
         libraries = [self.prefix / "lib"] if self.prefix else []  # for LAMMPS' own Python module
-        libraries += [Path(library)] if library else []
+        # Not the system's folders: they would come before what LAMMPS' own libraries name as theirs.
+        libraries += [Path(library)] if library and not library.startswith(SYSTEM_FOLDERS) else []
         if libraries:
             values["LD_LIBRARY_PATH"] = _joined(libraries, values.get("LD_LIBRARY_PATH"))
         if ranks > 1:

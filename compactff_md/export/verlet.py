@@ -208,5 +208,5 @@ def everyone(positions: Tensor, num_builds: int) -> VerletTable:
 def cartesian(shifts: Tensor, cell: Tensor, padding_A: float = PADDING_A) -> Tensor:
     """Turn whole lattice vectors and the padding's mark (N, K, 4) into vectors (N, K, 3)."""
     padding = torch.zeros(1, 3, dtype=cell.dtype, device=cell.device)
-    padding[0, 0] = padding_A
+    padding[:, :1].fill_(padding_A)  # to set an element would be a copy from the CPU
     return shifts @ torch.cat([cell, padding])

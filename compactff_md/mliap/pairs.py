@@ -68,7 +68,8 @@ def pair_table(
     source = torch.where(column < number, begin + column, (pairs + own).unsqueeze(1)).view(-1)  # (N K,)
     entries = vectors_A.new_empty((pairs + num_rows, 3), dtype=dtype)
     entries[:pairs] = vectors_A
-    entries[pairs:, 0], entries[pairs:, 1:] = PADDING_A, 0.0
+    entries[pairs:, 0].fill_(PADDING_A)
+    entries[pairs:, 1:].fill_(0.0)
     vectors = entries.index_select(0, source).view(num_rows, width, 3)
     neighbours = torch.cat([columns, own.to(columns.dtype)]).index_select(0, source).long()
     return PairTable(vectors, neighbours.view(num_rows, width), places)

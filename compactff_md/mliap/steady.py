@@ -51,7 +51,7 @@ class Recording:
     def fill(self, places: Tensor, vectors_A: Tensor, columns: Tensor) -> None:
         """Put pairs in their places, shape (P,), and what is beyond any cutoff in all others."""
         self.entries.zero_()
-        self.entries[:, 0] = PADDING_A
+        self.entries[:, 0].fill_(PADDING_A)
         self.entries.index_copy_(0, places, vectors_A.to(self.entries.dtype))
         self.columns.copy_(self._own)
         self.columns.index_copy_(0, places, columns)

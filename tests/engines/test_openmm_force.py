@@ -4,7 +4,7 @@ import ase
 import numpy as np
 import pytest
 
-from builders import rotation
+from builders import assert_same, rotation
 from compactff_md.engines import openmm_force as module_under_test
 from compactff_md.engines.openmm_force import FORCES, openmm_force
 from compactff_md.engines.openmm_import import INSTALL, Missing, app, openmm, unit
@@ -121,8 +121,8 @@ def test_two_contexts_of_one_system_do_not_disturb_each_other(network, force):
         for made, (energy, forces) in ((one, first), (two, second)):
             made.setPositions(made.getState(positions=True).getPositions())
             energy_again, forces_again = energy_and_forces(made)
-            assert energy_again == energy
-            np.testing.assert_array_equal(forces_again, forces)
+            assert_same(energy_again, energy)
+            assert_same(forces_again, forces)
     assert abs(first[0] - second[0]) > 1e-3
 
 
@@ -132,8 +132,8 @@ def test_a_python_force_survives_serialisation(network, name):
     copied = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(ready.system))
     energy, forces = energy_and_forces(context(ready.system, ready.structure.positions_A))
     energy_copied, forces_copied = energy_and_forces(context(copied, ready.structure.positions_A))
-    assert energy_copied == energy
-    np.testing.assert_array_equal(forces_copied, forces)
+    assert_same(energy_copied, energy)
+    assert_same(forces_copied, forces)
 
 
 def test_the_force_is_periodic_where_the_box_is(network):
