@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -22,23 +23,34 @@ class Recorded:
         Without arguments and without waiting for the device: the shapes of all that it does are those of the
         first call.
     device
-        Where its tensors are; on another than a GPU it is called as it is.
+        Where its tensors are; on another than a GPU the function is called as it is, and so it is, after a
+        warning, where the recording fails.
     """
 
     def __init__(self, function: Callable[[], tuple[Tensor, ...]], device: torch.device) -> None:
         self.function, self.device = function, device
+        self.records = device.type == "cuda"
         self._graph: torch.cuda.CUDAGraph | None = None
         self._results: tuple[Tensor, ...] = ()
 
     def __call__(self) -> tuple[Tensor, ...]:
         """Results for what the tensors hold now."""
-        if self.device.type != "cuda":
-            return self.function()
+        if self.records and self._graph is None:
+            self._graph = self._tried()
         if self._graph is None:
-            with torch.cuda.device(self.device):
-                self._graph = self._record()
+            return self.function()
         self._graph.replay()
         return self._results
+
+    def _tried(self) -> torch.cuda.CUDAGraph | None:
+        try:
+            with torch.cuda.device(self.device):
+                return self._record()
+        except RuntimeError as error:  # of CUDA, and of PyTorch where it must not be asked while it records
+            self.records = False
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            warnings.warn(f"no CUDA graph could be recorded, steps take longer: {first}", stacklevel=3)
+            return None
 
     def _record(self) -> torch.cuda.CUDAGraph:
         side, current = torch.cuda.Stream(), torch.cuda.current_stream()
