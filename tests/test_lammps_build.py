@@ -43,3 +43,44 @@ def test_a_build_that_fails_leaves_the_one_before(tmp_path, has_source):
     assert ("no source of LAMMPS" in done.stderr) is not has_source, done.stderr
     assert (before / "bin" / "lmp").is_file() and (before / "recipe").read_text() == "of an older script\n"
     assert sorted(path.name for path in before.parent.iterdir() if path.name[0] != ".") == [before.name]
+
+
+@pytest.mark.parametrize(
+    ("options", "has_gpu", "asked"),
+    [("", False, False), ("", True, True), ("-D Kokkos_ARCH_HOPPER90=on -D PKG_KSPACE=on", False, True)],
+)
+def test_kokkos_is_built_for_a_gpu_that_is_known(tmp_path, options, has_gpu, asked):
+    """Up to cmake, which here only notes its words."""
+    source, tools = tmp_path / "source", tmp_path / "bin"
+    for part in (*PARTS, "lib/kokkos/CMakeLists.txt"):
+        (source / part).parent.mkdir(parents=True, exist_ok=True)
+        (source / part).touch()
+    for name in ("python", "lammps"):
+        (source / name).mkdir()
+    said = tmp_path / "cmake"
+    script(tools / "nvcc", "exit 0")
+    script(tools / "nvidia-smi", "echo GPU 0: one" if has_gpu else "exit 9")
+    script(tools / "mpicxx", "exit 0")
+    script(tools / "cmake", f'echo "$@" >{said}; exit 1')
+    # Its environment for tools is one that has none of its own.
+    script(
+        tools / "python",
+        f'[ "$1" = -c ] && exec {sys.executable} "$@"; [ "$2" = venv ] && mkdir -p "$3/bin"; '
+        f'[ "$2" = venv ] && ln -s {tools}/python "$3/bin/python"; exit 0',
+    )
+    variables = {
+        "PATH": f"{tools}:{os.environ['PATH']}",
+        "PYTHON": str(tools / "python"),
+        "COMPACTFF_CACHE": str(tmp_path / "cache"),
+        "LAMMPS_SOURCE": str(source),
+        "LAMMPS_OPTIONS": options,
+        "CXX": "true",
+    }
+    done = subprocess.run(
+        [BUILD], env={**os.environ, **variables}, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode != 0 and "the build failed" in done.stderr, done.stderr
+    words = said.read_text()
+    assert ("kokkos-cuda.cmake" in words) is asked
+    assert options in words
+    assert ("Kokkos_ARCH" in done.stderr) is not asked  # what to do instead

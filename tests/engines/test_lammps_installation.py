@@ -68,3 +68,14 @@ def test_pythons_module_of_lammps_finds_its_library(tmp_path):
     """As LAMMPS' own interface and ASE's LAMMPSlib use it: by the variables that ``--show`` prints."""
     found = Lammps(tmp_path / "bin" / "lmp", "4 Jul 2026", (), (), True, prefix=tmp_path)
     assert found.environment()["LD_LIBRARY_PATH"].split(":")[0] == str(tmp_path / "lib")
+
+
+@pytest.mark.parametrize(
+    ("folder", "named"), [("/usr/lib/x86_64-linux-gnu", False), ("/opt/python/lib", True)]
+)
+def test_folders_of_the_system_do_not_hide_lammps_own_libraries(tmp_path, monkeypatch, folder, named):
+    monkeypatch.setattr("sysconfig.get_config_var", lambda name: folder)
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    found = Lammps(tmp_path / "bin" / "lmp", "4 Jul 2026", (), (), True, prefix=tmp_path)
+    expected = [str(tmp_path / "lib"), *([folder] if named else [])]
+    assert found.environment()["LD_LIBRARY_PATH"].split(":") == expected
