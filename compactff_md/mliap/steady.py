@@ -31,20 +31,19 @@ class Recording:
     Attributes
     ----------
     entries
-        Vectors in A, shape (N K + 1, 3), the last for pairs that find no place; to be filled by the caller.
+        Vectors in A, shape (N K, 3).
     columns
-        Row of each neighbour, shape (N K + 1,), int64; likewise.
+        Row of each neighbour, shape (N K,), int64.
     species
-        Shape (N,), int64; likewise.
+        Shape (N,), int64; to be filled by the caller.
     """
 
     def __init__(self, network: StudentNetwork, count: int, width: int) -> None:
         like = network.dtype_like()
         self.network, self.count, self.width = network, count, width
-        self.entries = like.new_empty((count * width + 1, 3))
+        self.entries = like.new_empty((count * width, 3))
         self.species = torch.zeros(count, dtype=torch.int64, device=like.device)
-        rows = torch.arange(count, device=like.device).repeat_interleave(width)
-        self._own = torch.cat([rows, rows.new_zeros(1)])
+        self._own = torch.arange(count, device=like.device).repeat_interleave(width)
         self.columns = self._own.clone()
         self._work = Recorded(self._compute, like.device)
 
@@ -62,8 +61,8 @@ class Recording:
         return energies, gradients
 
     def _compute(self) -> tuple[Tensor, Tensor]:
-        shape = (self.count, self.width)
-        vectors, neighbours = self.entries[:-1].view(*shape, 3), self.columns[:-1].view(shape)
+        vectors = self.entries.view(self.count, self.width, 3)
+        neighbours = self.columns.view(self.count, self.width)
         self.network.halo = LocalHalo()
         with torch.no_grad():
             return self.network.energies_and_gradients(vectors, neighbours, self.species)
