@@ -57,7 +57,7 @@ def antifluorite(lattice_A: float) -> Atoms:
 def to_learn_from(kind: str) -> list[Atoms]:
     """Structures that the sampling starts from: small, and at several densities where these may change."""
     if kind == "liquid":
-        return ase.io.read(HERE.parent / "openmm" / "water_training.xyz", ":")
+        return ase.io.read(HERE.parent / "training" / "recipes" / "water_training.xyz", ":")
     if kind == "solid":
         return [bulk("Cu", a=3.59 * scale, cubic=True).repeat(2) for scale in (0.97, 0.99, 1.0, 1.01, 1.03)]
     return [antifluorite(4.70 * scale).repeat(2) for scale in (0.99, 1.0, 1.02, 1.04)]

@@ -16,6 +16,7 @@ from compactff_md.engines.openmm_simulation import Simulation
 from compactff_md.structure import Structure
 
 SCRIPTS = Path(__file__).parents[2] / "openmm"
+RECIPES = SCRIPTS.parent / "training" / "recipes"
 
 
 @pytest.fixture(scope="module")
@@ -66,4 +67,4 @@ def test_the_structures_are_what_they_are_said_to_be():
         Structure.from_ase(atoms)
     water = ase.io.read(SCRIPTS / "water_box.xyz")
     assert water.get_masses().sum() / 0.602214 / water.get_volume() == pytest.approx(0.997, abs=1e-3)
-    assert all(set(a.symbols) == {"H", "O"} for a in ase.io.read(SCRIPTS / "water_training.xyz", ":"))
+    assert all(set(a.symbols) == {"H", "O"} for a in ase.io.read(RECIPES / "water_training.xyz", ":"))

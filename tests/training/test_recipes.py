@@ -33,6 +33,13 @@ def test_the_recipe_of_water_has_a_liquid_and_rounds():
     assert any(step.kind == "md" and "given" in step.of for step in config.sampling.steps)
 
 
+@pytest.mark.parametrize("name", [*NAMES, *LABELS_ALONE, "water"])
+def test_structures_of_recipes_lie_beside_them(name):
+    """So an installation has them, too; aspirin only stands for molecules whose SMILES are made."""
+    given = read_config(DistillConfig, RECIPES / f"{name}.yaml").structures
+    assert given in (None, "openmm/aspirin.xyz") or (RECIPES / Path(given).name).is_file()
+
+
 def test_the_argyrodite_cells_are_the_composition_and_its_double():
     cells = read_structures(RECIPES / "li6ps5cl.xyz")
     assert [cell.symbols.formula.count() for cell in cells] == [
