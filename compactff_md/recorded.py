@@ -10,6 +10,16 @@ from torch import Tensor
 
 WARM_UPS = 3  # calls before one is recorded, in which libraries and compilers make what they keep
 
+WIDTH_STEP = 4  # widths of tables are multiples, so that few shapes are recorded
+# Tables with more entries are computed as they are: a graph keeps its memory, and large kernels hide their
+# launches. Judged, not measured.
+RECORDED_PAIRS = 500_000
+
+
+def rounded_width(width: int) -> int:
+    """The next multiple of ``WIDTH_STEP``."""
+    return -(-width // WIDTH_STEP) * WIDTH_STEP
+
 
 class Recorded:
     """A function of tensors that stay where they are, whose values the caller changes in place.

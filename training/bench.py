@@ -2,7 +2,7 @@
 
 Prints Markdown tables and writes them with their numbers into runs/bench. Parts: speed and lammps (six
 and twenty minutes), liquid, aspirin, bakeoff and ablation, which train (half an hour each, with two jobs),
-molecules (70 minutes), and gpu (5 minutes; by its name alone). What is trained already is not trained again:
+molecules (70 minutes), and gpu (by its name alone). What is trained already is not trained again:
 remove the out folder to start anew.
 """
 

@@ -9,11 +9,8 @@ import torch
 from torch import Tensor
 
 from compactff_md.export.verlet import VerletTable, cartesian, drift, vectors_of
-from compactff_md.recorded import Recorded
+from compactff_md.recorded import RECORDED_PAIRS, Recorded, rounded_width
 from compactff_md.units import NM_TO_A
-
-WIDTH_STEP = 4  # rows of tables are filled up to multiples, so that the next table fits as well
-RECORDED_PAIRS = 500_000  # beyond, kernels take longer than their launches
 
 
 class RecordedModule:
@@ -64,7 +61,7 @@ class RecordedModule:
                 if isinstance(old, Tensor) and isinstance(new, Tensor):
                     old.copy_(new)
             return
-        table = _widened(table, -(-width // WIDTH_STEP) * WIDTH_STEP)
+        table = _widened(table, rounded_width(width))
         tensors: dict[str, Any] = {
             name: x.clone() for name, x in table._asdict().items() if isinstance(x, Tensor)
         }

@@ -16,12 +16,10 @@ from torch import Tensor
 from compactff_md.mliap.halo import synchronise
 from compactff_md.mliap.step import Step, on_device
 from compactff_md.neighbours import PADDING_A
-from compactff_md.recorded import Recorded
+from compactff_md.recorded import RECORDED_PAIRS, Recorded, rounded_width
 from compactff_md.students import StudentNetwork
 from compactff_md.students.halo import LocalHalo
 
-WIDTH_STEP = 4  # widths of tables are multiples, so that few are recorded
-RECORDED_PAIRS = 500_000  # tables with more entries are computed without a graph, which would keep its memory
 MOST_RECORDINGS = 4  # of widths, each with memory of its own
 
 
@@ -102,7 +100,7 @@ class SteadySteps:
         synchronise(numbers)
         self.rows = everywhere.squeeze(1).long()
         most = int(torch.bincount(step.rows.long()).max()) if len(step.rows) else 1
-        self.width = _rounded(most)
+        self.width = rounded_width(most)
 
     def compute(self, data: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Energies of the rows (N,) in eV, gradients (P, 3) in eV/A, and the elements' indices (M,).
@@ -124,7 +122,7 @@ class SteadySteps:
         begin = counter.new_full((self.count,), pairs).scatter_reduce_(0, first, counter, "amin")
         slots = counter - begin.index_select(0, first)
         if pairs:
-            self.width = max(self.width, _rounded(int(slots.max()) + 1))
+            self.width = max(self.width, rounded_width(int(slots.max()) + 1))
         recording = self._recording()
         places = first * self.width + slots
         recording.fill(places, vectors_A, second)
@@ -141,7 +139,3 @@ class SteadySteps:
                 del self.recordings[next(iter(self.recordings))]
             self.recordings[key] = Recording(self.network, *key)
         return self.recordings[key]
-
-
-def _rounded(width: int) -> int:
-    return -(-width // WIDTH_STEP) * WIDTH_STEP

@@ -16,6 +16,7 @@ from compactff_md.mliap.adapter import MLIAPStudent
 from compactff_md.mliap.steady import Recording
 from compactff_md.mliap.stopping import StoppedError
 from compactff_md.neighbours import neighbour_table
+from compactff_md.recorded import WIDTH_STEP
 from compactff_md.structure import Structure
 from compactff_md.students import create, in_dtype
 from mliap_builders import KokkosData, ranks_of, run_ranks, totals
@@ -106,7 +107,7 @@ def test_tables_grow_with_the_neighbours(made):
     dense = Structure(loose.positions_A / 1.3, loose.numbers, loose.cell_A / 1.3, loose.pbc)
     check(made, dense, step_of(made, dense, after=first))
     assert made._steady.width > narrow
-    assert made._steady.width % steady.WIDTH_STEP == 0
+    assert made._steady.width % WIDTH_STEP == 0
 
 
 def test_few_recordings_are_kept(made):
