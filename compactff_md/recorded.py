@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable
 
@@ -14,6 +15,8 @@ WIDTH_STEP = 4  # widths of tables are multiples, so that few shapes are recorde
 # Tables with more entries are computed as they are: a graph keeps its memory, and large kernels hide their
 # launches. Judged, not measured.
 RECORDED_PAIRS = 500_000
+
+_one_at_a_time = threading.Lock()  # PyTorch records one graph at a time in a process
 
 
 def rounded_width(width: int) -> int:
@@ -31,10 +34,10 @@ class Recorded:
     ----------
     function
         Without arguments and without waiting for the device: the shapes of all that it does are those of the
-        first call.
+        first call. What refers back to this object keeps the graph's memory until Python looks for cycles.
     device
         Where its tensors are; on another than a GPU the function is called as it is, and so it is, after a
-        warning, where the recording fails.
+        warning, where the recording fails. What is recorded after a failure may fail as well.
     """
 
     def __init__(self, function: Callable[[], tuple[Tensor, ...]], device: torch.device) -> None:
@@ -54,23 +57,30 @@ class Recorded:
 
     def _tried(self) -> torch.cuda.CUDAGraph | None:
         try:
-            with torch.cuda.device(self.device):
+            # The stream is named because a recording that fails does not go back to it by itself.
+            with _one_at_a_time, torch.cuda.device(self.device), torch.cuda.stream(_current(self.device)):
                 return self._record()
         except RuntimeError as error:  # of CUDA, and of PyTorch where it must not be asked while it records
             self.records = False
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = error.__context__ or error  # the end of the recording fails in turn, and tells nothing
+            first = str(reason).splitlines()[0] if str(reason) else type(reason).__name__
             warnings.warn(f"no CUDA graph could be recorded, steps take longer: {first}", stacklevel=3)
             return None
 
     def _record(self) -> torch.cuda.CUDAGraph:
-        side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+        side, current = torch.cuda.Stream(self.device), _current(self.device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):
                 self.function()
         current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
+        # On a stream of this GPU: PyTorch's own is of the first one that recorded; the graph would be empty.
         # Only this thread's mistakes end the recording: others may use the GPU meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
             self._results = self.function()
         return graph
+
+
+def _current(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.current_stream(device)

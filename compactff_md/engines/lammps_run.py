@@ -34,15 +34,17 @@ def read_plan(path: str | Path, variables: dict[str, str]) -> DeckPlan:
     Raises
     ------
     CompactFFError
-        If there is no such deck, it names a student's file that is not there, or it excludes neighbours of a
-        student, which leaves atoms without parts of their environment.
+        If there is no such deck, it names a student's file that is not there, or it runs a student whose
+        neighbours it excludes, which leaves atoms without parts of their environment.
     """
     path = Path(path)
     if path.is_dir():
         path = path / "in.lammps"
     if not path.is_file():
         raise CompactFFError(f"no such deck: {path}; compactff deck writes one")
-    known, students, steps, plain, is_hybrid, excludes = dict(variables), [], 0, True, False, False
+    known, students, steps, plain, is_hybrid = dict(variables), [], 0, True, False
+    left_out: set[str] = set()  # of neigh_modify's words, those that leave neighbours out
+    refused = ""
     for line in _lines(path.read_text(errors="replace")):
         words = [_filled(word, known) for word in _words(line)]
         if words[0] == "variable" and len(words) >= 4 and words[2] in ("index", "equal", "string"):
@@ -50,9 +52,14 @@ def read_plan(path: str | Path, variables: dict[str, str]) -> DeckPlan:
         elif words[0] == "pair_style" and "unified" in words[:-1]:
             students.append(path.parent / words[words.index("unified") + 1])
             is_hybrid = is_hybrid or words[1].startswith("hybrid")
-        elif words[0] == "neigh_modify" and "exclude" in words[:-1]:
-            excludes = words[words.index("exclude") + 1] != "none"
-        elif words[0] == "run" and len(words) > 1:
+        elif words[0] == "neigh_modify":
+            for word, is_off in (("exclude", "none"), ("include", "all")):
+                if word in words[:-1]:
+                    left_out -= {word}
+                    left_out |= {word} if words[words.index(word) + 1] != is_off else set()
+        elif words[0] in ("run", "minimize", "rerun") and left_out and students and not is_hybrid:
+            refused = min(left_out)
+        if words[0] == "run" and len(words) > 1:
             plain = plain and words[1].isdigit()
             steps += int(words[1]) if words[1].isdigit() else 0
     for student in students:
@@ -61,10 +68,10 @@ def read_plan(path: str | Path, variables: dict[str, str]) -> DeckPlan:
                 f"{path} names {student.name}, which is not beside it; write it with "
                 f"compactff export STUDENT --format mliap --out {student}"
             )
-    if students and excludes and not is_hybrid:
+    if refused:
         raise CompactFFError(
-            f"{path} has neigh_modify exclude, which takes neighbours out of the environments that a student "
-            "sees: forces would be wrong. To hold atoms, move the others only (lammps/README.md)"
+            f"{path} has neigh_modify {refused}, which takes neighbours out of the environments that a "
+            "student sees: forces would be wrong. To hold atoms, move the others only (lammps/README.md)"
         )
     return DeckPlan(path, steps if plain and steps else None, tuple(students))
 

@@ -39,7 +39,8 @@ class RecordedModule:
             if box_nm is not None:
                 self._cell.copy_(torch.from_numpy(box_nm))
             (found,) = self._work()
-            energy, lacking, *_ = result = found.cpu().numpy()
+            result = found.cpu().numpy()
+            energy, lacking = result[:2]
             if lacking <= 0.0:  # not where it is NaN
                 return float(energy), result[2:].reshape(-1, 3)
         positions = torch.from_numpy(positions_nm).to(self.device)
@@ -53,7 +54,7 @@ class RecordedModule:
         table = VerletTable(*self.module.table)
         width = table.neighbours.shape[1]
         if count * width > RECORDED_PAIRS:
-            self._work = None
+            self._work = self._table = None
             return
         kept = self._table
         if kept is not None and _has_room(kept, table):

@@ -88,7 +88,7 @@ class RunningLammps:
 
     @property
     def has_gpu(self) -> bool:
-        """Whether Kokkos, if it is in this LAMMPS, was built for GPUs; it then runs nowhere else."""
+        """Whether Kokkos, if it is in this LAMMPS, was built for GPUs, where it then runs by itself."""
         ask = self.library.lammps_config_accelerator
         return any(ask(b"KOKKOS", b"api", name) for name in GPU_APIS)
 

@@ -8,6 +8,7 @@ graph, and played again, unless the system is so large that kernels take longer 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ from compactff_md.recorded import RECORDED_PAIRS, Recorded, rounded_width
 from compactff_md.students import StudentNetwork
 from compactff_md.students.halo import LocalHalo
 
-MOST_RECORDINGS = 4  # of widths, each with memory of its own
+MOST_RECORDINGS = 4  # of numbers of atoms and widths, each with memory of its own
+MOST_ROOM = 1.25  # of a recording's width to the one that is needed; judged, not measured
 
 
 class Recording:
@@ -43,7 +45,11 @@ class Recording:
         self.species = torch.zeros(count, dtype=torch.int64, device=like.device)
         self._own = torch.arange(count, device=like.device).repeat_interleave(width)
         self.columns = self._own.clone()
-        self._work = Recorded(self._compute, like.device)
+        # Nothing in it refers to this object: its memory goes when nobody has it any more.
+        self._work = Recorded(
+            partial(_of_entries, network, self.entries, self.columns, self.species), like.device
+        )
+        self._played = False
 
     def fill(self, places: Tensor, vectors_A: Tensor, columns: Tensor) -> None:
         """Put pairs in their places, shape (P,), and what is beyond any cutoff in all others."""
@@ -54,16 +60,23 @@ class Recording:
         self.columns.index_copy_(0, places, columns)
 
     def play(self) -> tuple[Tensor, Tensor]:
-        """Energies (N,) and gradients (N, K, 3) of what is filled in; the next call overwrites them."""
-        energies, gradients = self._work() if len(self.entries) <= RECORDED_PAIRS else self._compute()
+        """Energies (N,) and gradients (N, K, 3) of what is filled in; the next call overwrites them.
+
+        The first time they are computed: a recording costs several times that, and may be for one step only.
+        """
+        recorded = self._played and len(self.entries) <= RECORDED_PAIRS
+        self._played = True
+        energies, gradients = self._work() if recorded else self._work.function()
         return energies, gradients
 
-    def _compute(self) -> tuple[Tensor, Tensor]:
-        vectors = self.entries.view(self.count, self.width, 3)
-        neighbours = self.columns.view(self.count, self.width)
-        self.network.halo = LocalHalo()
-        with torch.no_grad():
-            return self.network.energies_and_gradients(vectors, neighbours, self.species)
+
+def _of_entries(
+    network: StudentNetwork, entries: Tensor, columns: Tensor, species: Tensor
+) -> tuple[Tensor, Tensor]:
+    count = len(species)
+    network.halo = LocalHalo()
+    with torch.no_grad():
+        return network.energies_and_gradients(entries.view(count, -1, 3), columns.view(count, -1), species)
 
 
 class SteadySteps:
@@ -74,7 +87,8 @@ class SteadySteps:
     network
         Of a student with an analytic derivative, on the GPU.
     recordings
-        Of earlier lists, by the number of atoms and the width; new ones are added.
+        Of earlier lists, by the number of atoms and the width, the one last used at the end; new ones are
+        added.
     data
         LAMMPS' data object of the step with the new lists.
     step
@@ -124,7 +138,7 @@ class SteadySteps:
         if pairs:
             self.width = max(self.width, rounded_width(int(slots.max()) + 1))
         recording = self._recording()
-        places = first * self.width + slots
+        places = first * recording.width + slots
         recording.fill(places, vectors_A, second)
         last = len(self.network.elements) - 1
         recording.species.copy_(kinds.index_select(0, self.listed).clamp(0, last))
@@ -133,9 +147,15 @@ class SteadySteps:
         return energies, of_pairs, kinds
 
     def _recording(self) -> Recording:
+        """The narrowest that has room, if not far too much; a new one in the place of the longest unused."""
+        have = self.recordings
+        widths = sorted(width for count, width in have if count == self.count and width >= self.width)
+        if widths and widths[0] <= MOST_ROOM * self.width:
+            key = self.count, widths[0]
+            have[key] = have.pop(key)
+            return have[key]
+        if len(have) >= MOST_RECORDINGS:
+            del have[next(iter(have))]
         key = self.count, self.width
-        if key not in self.recordings:
-            if len(self.recordings) >= MOST_RECORDINGS:
-                del self.recordings[next(iter(self.recordings))]
-            self.recordings[key] = Recording(self.network, *key)
-        return self.recordings[key]
+        have[key] = Recording(self.network, *key)
+        return have[key]

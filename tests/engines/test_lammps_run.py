@@ -37,16 +37,19 @@ def test_names_of_students_may_have_quotes(tmp_path, text):
     [
         (PAIR + "neigh_modify every 1 exclude group held held\nrun 5", True),
         (PAIR + "neigh_modify exclude type 1 1\nneigh_modify exclude none\nrun 5", False),
+        (PAIR + "neigh_modify exclude type 1 1\nrun 5\nneigh_modify exclude none\n", True),
+        (PAIR + "neigh_modify include held\nminimize 0 1e-3 9 9", True),
+        (PAIR + "neigh_modify include all\nrun 5", False),
         (PAIR.replace("mliap", "hybrid mliap", 1) + "neigh_modify exclude type 3 3\nrun 5", False),
         ("pair_style lj/cut 8\nneigh_modify exclude group held held\n", False),
     ],
-    ids=["held", "none", "hybrid", "no student"],
+    ids=["held", "none", "none after the run", "include", "all", "hybrid", "no student"],
 )
 def test_neighbours_of_a_student_are_not_excluded(tmp_path, text, refused):
     (tmp_path / "student.mliap.pt").touch()
     (tmp_path / "in.lammps").write_text(text)
     if refused:
-        with pytest.raises(CompactFFError, match=r"neigh_modify exclude.*move the others only"):
+        with pytest.raises(CompactFFError, match=r"neigh_modify (ex|in)clude.*move the others only"):
             read_plan(tmp_path, {})
     else:
         read_plan(tmp_path, {})

@@ -117,3 +117,7 @@ def test_large_systems_are_not_recorded(monkeypatch):
             recorded(positions, box)[0], float(plain(*tensors(positions, box, "cpu"))[0]), rtol=0, atol=1e-8
         )
     assert recorded._work is None
+    monkeypatch.setattr(openmm_recorded, "RECORDED_PAIRS", 1_000_000)
+    for positions, box in walk(structure, 3, seed=1, amplitude_A=0.3):
+        recorded(positions, box)
+    assert recorded._work is not None  # they are again when they have become smaller

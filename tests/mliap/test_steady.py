@@ -1,7 +1,10 @@
 """Steps of one rank between two of LAMMPS' lists: on stand-ins of its data; graphs where there is a GPU."""
 
 import copy
+import gc
 import threading
+import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,6 +120,43 @@ def test_few_recordings_are_kept(made):
     assert len(made._recordings) == steady.MOST_RECORDINGS
 
 
+def test_those_put_away_are_gone(made):
+    """At once, whatever Python's collector of cycles does: each may hold a GPU's memory."""
+    gc.disable()
+    try:
+        seen = []
+        for count in range(20, 23 + steady.MOST_RECORDINGS):
+            part = Structure(LIQUID.positions_A[:count], LIQUID.numbers[:count], LIQUID.cell_A, LIQUID.pbc)
+            step_of(made, part)
+            seen += [weakref.ref(x) for x in made._recordings.values()]
+        made._steady = None
+        assert len({id(ref()) for ref in seen if ref() is not None}) == steady.MOST_RECORDINGS
+    finally:
+        gc.enable()
+
+
+def test_a_wider_one_serves_narrower_tables(made):
+    """As when a box breathes."""
+    step_of(made, LIQUID)
+    for scale in (1.01, 1.02, 1.03, 1.0):
+        cell = scale * LIQUID.cell_A
+        wider = Structure(scale * LIQUID.positions_A, LIQUID.numbers, cell, LIQUID.pbc)
+        check(made, wider, step_of(made, wider))
+        assert len(made._recordings) == 1
+    far = Structure(2.0 * LIQUID.positions_A, LIQUID.numbers, 2.0 * LIQUID.cell_A, LIQUID.pbc)
+    check(made, far, step_of(made, far))
+    assert len(made._recordings) == 2  # not one that is many times too wide
+
+
+def test_what_is_used_once_is_not_recorded(made, monkeypatch):
+    calls = []
+    monkeypatch.setattr(steady.Recorded, "__call__", lambda self: calls.append(1) or self.function())
+    first = step_of(made, LIQUID)
+    assert not calls
+    step_of(made, moved(LIQUID, 0), after=first)
+    assert len(calls) == 1
+
+
 def test_elements_may_change_between_lists(made):
     """As fix atom/swap changes them."""
     first = step_of(made, LIQUID)
@@ -179,10 +219,11 @@ def test_graphs_say_what_the_network_says(size, dtype):
     reference = in_dtype(network, "float64")
     recording = Recording(in_dtype(network, dtype).to("cuda"), len(LIQUID), 80)
     for seed in range(4):
-        structure = moved(LIQUID, seed)
+        order = np.random.default_rng(seed).permutation(len(LIQUID))  # of the elements, too
+        structure = replace(moved(LIQUID, seed), numbers=LIQUID.numbers[order])
         filled(recording, structure, network)
         energies, gradients = (x.double().cpu() for x in recording.play())
-        assert recording._work._graph is not None
+        assert (recording._work._graph is not None) == (seed > 0)  # the first time it is computed
         wanted = Recording(reference, len(LIQUID), 80)
         filled(wanted, structure, network)
         energy, slopes = wanted.play()
