@@ -1,8 +1,9 @@
 """Chains of labelled frames on disk: written in shards, continued where they stopped.
 
 A chain's folder holds ``shard-FIRSTFRAME.xyz`` files and ``state.npz``. The state is written after the
-shard that it belongs to, so a killed run redoes at most what came after the last shard; each segment of a
-trajectory has a random generator of its own, so that it goes on as it would have. Who begins to work on the
+shard that it belongs to, so a killed run redoes what came after the last shard; each segment of a trajectory
+has a random generator of its own, so that it goes on as it would have, and finds the labels that it had paid
+for in ``journal``. Who begins to work on the
 folder takes it over: a process that still runs for a killed client then writes no more.
 """
 
@@ -25,6 +26,7 @@ from compactff_md.files import atomic_write, write_text
 from compactff_md.structure import Structure, read_structures
 from compactff_md.training.asking import Asking, answered
 from compactff_md.training.config import SamplingConfig
+from compactff_md.training.journal import Journal
 from compactff_md.training.labelling import (
     Label,
     LabelCounts,
@@ -51,6 +53,7 @@ from compactff_md.training.sampling import (
 STATE_FILE = "state.npz"
 OWNER_FILE = "owner"
 MODES_FILE = "modes.npz"
+JOURNAL_FILE = "journal"
 MOST_ATTEMPTS = 100
 MOST_LOST = 10  # frames that come to nothing, for each that is wanted, before a chain ends
 RESTART_AFTER = 3  # failures in one segment before the trajectory starts again
@@ -95,6 +98,7 @@ class Chain:
         self.phase: Phase | None = None
         self.atoms = self._start_atoms()
         folder.mkdir(parents=True, exist_ok=True)
+        labeller.journal = self.journal = Journal(folder / JOURNAL_FILE)
         self.token = secrets.token_hex(8)
         write_text(folder / OWNER_FILE, self.token)
         self._restore()
@@ -136,6 +140,7 @@ class Chain:
             due = now - last_shard >= self.config.shard_seconds or len(self.pending) >= MAX_SHARD_FRAMES
             if self.complete or out_of_time or due:
                 self._write_shard()
+                self.journal.clear()
                 last_shard = time.monotonic()
             if out_of_time:
                 break
@@ -183,7 +188,7 @@ class Chain:
         atoms = self.structures[member]
         path = self.folder / MODES_FILE
         origin = {"source": "modes", "structure": member}
-        if not path.is_file():
+        if self.segment == 0 or not path.is_file():  # a killed run has its labels in the journal
             matrix, labelled = self._hessian(atoms)
             with atomic_write(path) as temporary:
                 np.savez(temporary, matrix=matrix)

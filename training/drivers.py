@@ -14,6 +14,7 @@ from compactff_md.files import write_json
 from compactff_md.student import load
 from compactff_md.teachers import Teacher, create_teacher
 from compactff_md.training.config import TEACHER, DistillConfig
+from compactff_md.training.journal import Journal
 from compactff_md.training.labelling import Label, Labeller, TeacherFailure
 from compactff_md.training.progress import Reporter
 from compactff_md.training.sampling import separation_A
@@ -62,7 +63,9 @@ def settled_driver(
         return Driver(wanted)
     path = folder / DRIVER_FILE
     if not path.is_file():
-        write_json(path, asdict(choose_driver(structures, teacher, config.seed)))
+        journal = Journal(path.with_suffix(".journal"))
+        write_json(path, asdict(choose_driver(structures, teacher, config.seed, journal)))
+        journal.clear()
     found = Driver(**json.loads(path.read_text(encoding="utf-8")))
     if found.relative_error is not None:
         word = "differ" if found.name else "differ too much, by"
@@ -72,22 +75,27 @@ def settled_driver(
     return found
 
 
-def choose_driver(structures: Sequence[ase.Atoms], teacher: Teacher, seed: int = 0) -> Driver:
-    """The shipped student that knows the elements and agrees with the teacher; else the teacher itself."""
+def choose_driver(
+    structures: Sequence[ase.Atoms], teacher: Teacher, seed: int = 0, journal: Journal | None = None
+) -> Driver:
+    """The shipped student that knows the elements and agrees with the teacher; else the teacher itself.
+
+    Labels that a ``journal`` has are not asked for again.
+    """
     if teacher.name.startswith(STUDENT_TEACHER):
         return Driver(None)
     kinds = {"periodic" if atoms.pbc.any() else "free" for atoms in structures}
     elements = {symbol for atoms in structures for symbol in atoms.get_chemical_symbols()}
     for name, kind in CANDIDATES.items():
         if kinds == {kind} and elements <= set(load(name).elements):
-            return _compared(name, structures, teacher, seed)
+            return _compared(name, structures, Labeller(teacher, journal=journal), seed)
     return Driver(None)
 
 
-def _compared(name: str, structures: Sequence[ase.Atoms], teacher: Teacher, seed: int) -> Driver:
+def _compared(name: str, structures: Sequence[ase.Atoms], asked: Labeller, seed: int) -> Driver:
     """Ask both about rattled copies of a few of the structures."""
     driver = STUDENT_TEACHER + name
-    asked, student = Labeller(teacher), Labeller(create_teacher(driver))
+    student = Labeller(create_teacher(driver))
     rng = np.random.default_rng([seed, 80])
     wrong, whole = 0.0, 0.0
     chosen = np.unique(np.linspace(0, len(structures) - 1, MOST_STRUCTURES).astype(int)).tolist()

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ase
 import ase.io
@@ -20,6 +20,9 @@ from compactff_md.files import atomic_write
 from compactff_md.structure import Structure
 from compactff_md.teachers import Teacher, create_teacher
 from compactff_md.training.frames import PARTS_TOLERANCE_EV
+
+if TYPE_CHECKING:
+    from compactff_md.training.journal import Journal
 
 FEWEST_FAILURES = 5  # before that many a fraction says nothing
 _labellers = threading.local()
@@ -96,12 +99,14 @@ class LabelCounts:
 class Labeller:
     """A teacher's calculator that survives failures; every call is counted.
 
-    ``counts`` are those of the chain at work, ``totals`` of those before it in this run and process.
+    ``counts`` are those of the chain at work, ``totals`` of those before it in this run and process. What is
+    in the ``journal`` is not asked again, but counted: it was paid for after the last count that was kept.
     """
 
     teacher: Teacher
     counts: LabelCounts = field(default_factory=LabelCounts)
     totals: LabelCounts = field(default_factory=LabelCounts)
+    journal: Journal | None = None
 
     def __post_init__(self) -> None:
         self.calculator = self.teacher.calculator()
@@ -115,6 +120,10 @@ class Labeller:
             If the calculation fails or is not finite. The next call gets a fresh calculator.
         """
         self.counts.calls += 1
+        if self.journal is not None and (known := self.journal.find(atoms)):
+            results = {"energy": known.energy_eV, "forces": known.forces_eV_per_A}
+            atoms.calc = SinglePointCalculator(atoms, **results)  # for an optimiser
+            return known
         try:
             if not np.isfinite(atoms.positions).all():
                 raise NotFiniteError("positions are not finite: the dynamics ran away")
@@ -130,6 +139,8 @@ class Labeller:
         if not label.is_finite:
             self._failed("energy, forces or stress are not finite")
             raise TeacherFailure(self.counts.last_failure)
+        if self.journal is not None:
+            self.journal.add(atoms, label)
         return label
 
     def label_all(self, structures: Sequence[ase.Atoms]) -> list[Label | TeacherFailure]:

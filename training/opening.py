@@ -19,6 +19,7 @@ from compactff_md.training.generate import (
     read_start,
     structures_digest,
 )
+from compactff_md.training.journal import Journal
 from compactff_md.training.loop import CHECKPOINT
 from compactff_md.training.planning import plan_fields
 from compactff_md.training.progress import Reporter
@@ -27,6 +28,7 @@ from compactff_md.training.splitting import check_plan
 from compactff_md.training.teacher_check import check_labels_are_its_own, examine
 
 RECIPE_FILE = "recipe.yaml"
+LABELLED_JOURNAL = "labelled.journal"
 ROUNDS_FOLDER = "rounds"
 
 
@@ -62,8 +64,9 @@ def labelled_run(
     if team.leads and not run.finished:
         write_config(config, run.path / RECIPE_FILE)
         examine(config, teacher, structures, run.path, reporter)
+        journal = Journal(run.path / LABELLED_JOURNAL)  # it stays: there is nothing else to keep of this
         for path in config.labelled:
-            check_labels_are_its_own(teacher, read_labelled(path, config.keys).frames)
+            check_labels_are_its_own(teacher, read_labelled(path, config.keys).frames, journal=journal)
         if config.labels_from is None:
             generate_labels(config, structures, teacher, run.path, reporter)
     team.wait()

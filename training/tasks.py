@@ -18,6 +18,7 @@ from compactff_md.training.asking import Asking, answered_together
 from compactff_md.training.chains import Chain
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.explore import Visited, explore
+from compactff_md.training.journal import Journal
 from compactff_md.training.labelling import FEWEST_FAILURES, LabelCounts, Labeller, TooManyFailuresError
 from compactff_md.training.packing import decode_atoms, encode_atoms
 from compactff_md.training.planning import ChainSpec
@@ -112,6 +113,8 @@ def perform(task: Task, labeller: Labeller, report: Callable[[int], None]) -> di
 
 def _relax(task: Task, labeller: Labeller, report: Callable[[int], None]) -> dict[str, Any]:
     counts = labeller.counts = LabelCounts()
+    path = Path(task["path"]) if task["path"] else None
+    labeller.journal = None if path is None else Journal(path.with_suffix(".journal"))
     start, limit_s, begun = decode_atoms(task["atoms"]), task.get("time_limit_s"), time.monotonic()
     relaxed = relax(start, labeller, task["steps"], task["name"], limit_s)
     result = {
@@ -120,8 +123,10 @@ def _relax(task: Task, labeller: Labeller, report: Callable[[int], None]) -> dic
         "failure": counts.last_failure,
         "out_of_time": limit_s is not None and time.monotonic() - begun > limit_s,
     }
-    if task["path"]:
-        write_json(task["path"], result)
+    if path is not None and labeller.journal is not None:
+        write_json(path, result)
+        labeller.journal.clear()
+    labeller.journal = None
     report(1)
     return result
 

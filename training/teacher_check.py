@@ -16,6 +16,7 @@ from compactff_md.teachers import Teacher
 from compactff_md.training.chemistry import formal_charge
 from compactff_md.training.config import DistillConfig
 from compactff_md.training.frames import Frame
+from compactff_md.training.journal import Journal
 from compactff_md.training.labelling import Labeller, TeacherFailure
 from compactff_md.training.molecules import read_smiles
 from compactff_md.training.progress import Reporter
@@ -39,7 +40,8 @@ def examine(
     """Warn of what the teacher is not good for, once for a run; nothing where there is no structure yet."""
     if (out / CHECK_FILE).is_file() or not structures:
         return
-    found = check_gradient(teacher, structures[0])
+    journal = Journal((out / CHECK_FILE).with_suffix(".journal"))
+    found = check_gradient(teacher, structures[0], journal=journal)
     files = [step.smiles for step in config.sampling.steps if isinstance(step, ConformersStep)]
     for warning in (
         gradient_warning(teacher, found),
@@ -50,10 +52,15 @@ def examine(
         if warning:
             reporter.note(warning)
     write_json(out / CHECK_FILE, found)
+    journal.clear()
 
 
-def check_gradient(teacher: Teacher, atoms: ase.Atoms, seed: int = 0) -> dict[str, Any]:
+def check_gradient(
+    teacher: Teacher, atoms: ase.Atoms, seed: int = 0, journal: Journal | None = None
+) -> dict[str, Any]:
     """Compare forces with central differences of the energy along random directions.
+
+    Labels that a ``journal`` has are not asked for again.
 
     Returns
     -------
@@ -61,7 +68,7 @@ def check_gradient(teacher: Teacher, atoms: ase.Atoms, seed: int = 0) -> dict[st
         ``worst_eV_per_A``: the largest difference along a direction, ``ok``, ``calls``; ``failure`` where
         the teacher fails on the structure.
     """
-    labeller = Labeller(teacher)
+    labeller = Labeller(teacher, journal=journal)
     rng = np.random.default_rng([seed, 70])
     start = atoms.copy()
     start.positions += rng.normal(0, RATTLE_A, start.positions.shape)
@@ -138,21 +145,31 @@ def _charge_of(teacher: Teacher) -> int:
     return round(float(teacher.settings.get("charge") or 0))
 
 
-def check_labels_are_its_own(teacher: Teacher, frames: Sequence[Frame], most: int = 3) -> None:
+def check_labels_are_its_own(
+    teacher: Teacher, frames: Sequence[Frame], most: int = 3, journal: Journal | None = None
+) -> None:
     """Ask the teacher again about a few labelled frames; there may be none beside isolated atoms.
+
+    Those that a ``journal`` has are not asked again.
 
     Raises
     ------
     CompactFFError
-        If energies or forces are another teacher's.
+        If energies or forces are another teacher's, or the teacher fails on all that it is asked about.
     """
-    labeller = Labeller(teacher)
+    labeller, failures = Labeller(teacher, journal=journal), 0
     most = min(most, len(frames))
     for index in np.unique(np.linspace(0, len(frames) - 1, most).astype(int)).tolist():
         frame = frames[index]
         try:
             again = labeller.label(frame.structure.to_ase())
-        except TeacherFailure:
+        except TeacherFailure as failure:
+            failures += 1
+            if failures == most:
+                raise CompactFFError(
+                    f"the labels of {frame.name} cannot be compared with {teacher.name}, which fails on "
+                    f"all {most} frames that it was asked about: {failure}"
+                ) from failure
             continue
         energy = abs(again.energy_eV - frame.energy_eV) / len(frame)
         force = float(np.abs(again.forces_eV_per_A - frame.forces_eV_per_A).max())
