@@ -26,8 +26,9 @@ import compactff_md
 from compactff_md.cli.options import assignments, merged, nested
 from compactff_md.engines.lammps_deck import data_text
 from compactff_md.files import write_text
-from compactff_md.training.config import DistillConfig, make_config
+from compactff_md.training.config import DistillConfig
 from compactff_md.training.distill import distill
+from compactff_md.training.recipe_files import make_config
 
 HERE = Path(__file__).resolve().parent
 DECKS = {"liquid": "nve_liquid.lammps", "solid": "npt_solid.lammps", "electrolyte": "diffusion.lammps"}

@@ -11,7 +11,8 @@ from typing import TypeVar
 
 import ase
 
-from compactff_md.training.labelling import Label, Labeller, TeacherFailure
+from compactff_md.training.label import Label
+from compactff_md.training.labelling import Labeller, TeacherFailure
 
 T = TypeVar("T")
 Asking = Generator[ase.Atoms, Label, T]

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 
 from compactff_md.training.bench_jobs import rows_of
-from compactff_md.training.config import DistillConfig, make_config
+from compactff_md.training.config import DistillConfig
 from compactff_md.training.distill import distill
+from compactff_md.training.recipe_files import make_config
 
 SPACING_STEPS = 10
 KELVIN = (300.0, 600.0, 1000.0)

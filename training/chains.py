@@ -27,8 +27,8 @@ from compactff_md.structure import Structure, read_structures
 from compactff_md.training.asking import Asking, answered
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.journal import Journal
+from compactff_md.training.label import Label
 from compactff_md.training.labelling import (
-    Label,
     LabelCounts,
     Labeller,
     TeacherFailure,
@@ -106,8 +106,7 @@ class Chain:
     def run(self, report: Report, time_limit_s: float | None = None) -> LabelCounts:
         """Make frames to the end, or until the time is over; ``report`` gets the number of frames so far.
 
-        A stretch of a trajectory that was begun is finished, an equilibration is not; nothing is begun
-        where the time limit is below zero.
+        A stretch that was begun is finished, an equilibration is not; below zero nothing is begun.
 
         Raises
         ------
@@ -329,15 +328,8 @@ class Chain:
     def _langevin(
         self, phase: Phase, temperature_K: float, steps: int, rng: np.random.Generator
     ) -> Asking[Phase]:
-        return langevin(
-            self.atoms,
-            phase,
-            temperature_K,
-            steps,
-            self.config,
-            rng,
-            self.spec.pressure_bar,
-        )
+        config, pressure_bar = self.config, self.spec.pressure_bar
+        return langevin(self.atoms, phase, temperature_K, steps, config, rng, pressure_bar)
 
     def _check_owner(self) -> None:
         path = self.folder / OWNER_FILE
@@ -398,7 +390,7 @@ class Chain:
 
 
 def shards_of(folder: Path) -> list[Path]:
-    """Files of a chain in the order of its frames; those left by a killed run beyond its state excluded."""
+    """Files of a chain in the order of its frames, without those of a killed run beyond its state."""
     with np.load(folder / STATE_FILE, allow_pickle=False) as content:
         written = int(content["written"])
     return [path for path in sorted(folder.glob("shard-*.xyz")) if int(path.stem.split("-")[1]) < written]

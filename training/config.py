@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from compactff_md.errors import CompactFFError
-from compactff_md.files import write_text
-from compactff_md.students import SIZES
+from compactff_md.students import SIZES, VARIANTS
 from compactff_md.training.keys import LabelKeys
-from compactff_md.training.steps import AnyStep, ConformersStep, DimersStep, step_names
+from compactff_md.training.steps import (
+    AnyStep,
+    ConformersStep,
+    DimersStep,
+    check_range,
+    check_symbols,
+    check_temperatures,
+    step_names,
+)
 
-Model = TypeVar("Model", bound=BaseModel)
 DEFAULT_STEPS = 20_000
 # Of the sampling: what a recipe with steps says in its steps, and in those for the test.
 PLAIN_FIELDS = ("mode", "frames", "temperatures_K", "trajectories", "spacing_steps", "rattles", "driver")
@@ -135,6 +137,20 @@ class TrainConfig(BaseModel):
             raise ValueError(f"no such size; allowed are {', '.join(SIZES)}")
         return value
 
+    @field_validator("architecture")
+    @classmethod
+    def _known_architecture(cls, value: str | None) -> str | None:
+        if value is not None and value not in VARIANTS:
+            raise ValueError(f"no such architecture; allowed are {', '.join(VARIANTS)}")
+        return value
+
+    @model_validator(mode="after")
+    def _learnable(self) -> Self:
+        check_symbols(self.elements or ())
+        if not (self.forces_weight or self.energy_weight or self.energy_weight_end or self.stress_weight):
+            raise ValueError("forces_weight, energy_weight, energy_weight_end and stress_weight are all 0")
+        return self
+
     @property
     def max_steps(self) -> int | None:
         """Steps where the length is given in steps, or in nothing at all."""
@@ -246,9 +262,9 @@ class SamplingConfig(BaseModel):
 
     @model_validator(mode="after")
     def _positive(self) -> Self:
-        low, high = self.rattle_sigma_A
-        if not 0 < low <= high:
-            raise ValueError(f"rattle_sigma_A is {self.rattle_sigma_A}; expected 0 < smallest <= largest")
+        if self.mode == "given" and self.driver is not None:
+            raise ValueError(f"mode is given, so that nothing moves, and driver {self.driver}: leave one out")
+        check_range("rattle_sigma_A", self.rattle_sigma_A)
         for name in ("temperatures_K", "test_temperatures_K"):
             if not getattr(self, name) or min(getattr(self, name)) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected at least one, all above 0 K")
@@ -295,8 +311,12 @@ class RoundsConfig(BaseModel):
                 f"{self.most} rounds of {self.training_share:g} of the time leave less than half of it; "
                 "expected most * training_share of at most 0.5"
             )
-        if self.temperatures_K is not None and min(self.temperatures_K, default=0.0) <= 0:
-            raise ValueError(f"temperatures_K is {self.temperatures_K}; expected at least one, all above 0 K")
+        if self.temperatures_K is not None:
+            check_temperatures(self.temperatures_K)
+        if self.spacing_steps > self.steps:
+            raise ValueError(
+                f"spacing_steps is {self.spacing_steps}, more than the {self.steps} steps of a run"
+            )
         return self
 
 
@@ -334,66 +354,3 @@ class DistillConfig(TrainConfig):
     def training(self) -> TrainConfig:
         """The part that the training sees."""
         return TrainConfig(**{name: getattr(self, name) for name in TrainConfig.model_fields})
-
-
-def make_config(model: type[Model], values: dict[str, Any], source: str = "the configuration") -> Model:
-    """Build a configuration from plain values.
-
-    Raises
-    ------
-    CompactFFError
-        Naming the field, its value and what is allowed.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        lines = [_explained(model, problem) for problem in error.errors()]
-        raise CompactFFError(f"{source}: " + "; ".join(lines)) from error
-
-
-def _explained(model: type[BaseModel], problem: Any) -> str:
-    where = ".".join(str(part) for part in problem["loc"]) or model.__name__
-    if problem["type"] == "extra_forbidden":
-        return f"there is no field {where!r}; allowed are {', '.join(model.model_fields)}"
-    if problem["type"] == "missing":
-        return f"the field {where!r} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{where} is {problem['input']!r}: {message}" if problem["loc"] else message
-
-
-def read_config(model: type[Model], path: str | Path, **overrides: Any) -> Model:
-    """Read a recipe from YAML or TOML; ``overrides`` that are not None replace its fields.
-
-    Raises
-    ------
-    CompactFFError
-        If the file is missing, is neither, or as in :func:`make_config`.
-    """
-    values = _read_values(Path(path))
-    given = {name: value for name, value in overrides.items() if value is not None}
-    return make_config(model, {**values, **given}, str(path))
-
-
-def _read_values(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CompactFFError(f"no such recipe: {path}")
-    if path.suffix not in (".yaml", ".yml", ".toml"):
-        raise CompactFFError(f"{path} ends in {path.suffix!r}; a recipe ends in .yaml, .yml or .toml")
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CompactFFError(f"{path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise CompactFFError(f"{path} holds {type(values).__name__}; expected fields such as 'size: tiny'")
-    return values
-
-
-def config_values(config: BaseModel) -> dict[str, Any]:
-    """Every field in plain types, defaults filled in."""
-    return config.model_dump(mode="json")
-
-
-def write_config(config: BaseModel, path: str | Path) -> None:
-    """Write the resolved configuration as YAML, atomically; :func:`read_config` reads it back."""
-    write_text(path, yaml.safe_dump(config_values(config), sort_keys=False, allow_unicode=True))

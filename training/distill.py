@@ -17,7 +17,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.files import plain, write_json
 from compactff_md.students.uncertainty import Uncertainty
 from compactff_md.teachers import Teacher
-from compactff_md.training.config import DistillConfig, TrainConfig, write_config
+from compactff_md.training.config import DistillConfig, TrainConfig
 from compactff_md.training.dataset import Source, check_validation, load_sets, read_labelled
 from compactff_md.training.distributed import Team, join_team
 from compactff_md.training.frames import LabelledSet
@@ -29,6 +29,7 @@ from compactff_md.training.opening import RECIPE_FILE, ROUNDS_FOLDER, labelled_r
 from compactff_md.training.plots import plot_report
 from compactff_md.training.pool import Pool
 from compactff_md.training.progress import Reporter
+from compactff_md.training.recipe_files import write_config
 from compactff_md.training.rounds import ROUND_FILE, Round, is_enough, run_round
 from compactff_md.training.runs import RunFolder, open_run
 from compactff_md.training.teacher_check import CHECK_FILE

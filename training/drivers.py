@@ -15,7 +15,8 @@ from compactff_md.student import load
 from compactff_md.teachers import Teacher, create_teacher
 from compactff_md.training.config import TEACHER, DistillConfig
 from compactff_md.training.journal import Journal
-from compactff_md.training.labelling import Label, Labeller, TeacherFailure
+from compactff_md.training.label import Label
+from compactff_md.training.labelling import Labeller, TeacherFailure
 from compactff_md.training.progress import Reporter
 from compactff_md.training.sampling import separation_A
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import ase
 import numpy as np
 
-from compactff_md.training.labelling import Label
+from compactff_md.training.label import Label
 
 HEAD = struct.Struct("<4sII")  # how each begins, the length of what follows in bytes, and its CRC-32
 BEGIN = b"\xc5lab"

@@ -6,7 +6,8 @@ import ase
 import numpy as np
 from ase import units
 
-from compactff_md.training.labelling import Label, Labeller
+from compactff_md.training.label import Label
+from compactff_md.training.labelling import Labeller
 
 STEP_A = 0.02
 # Modes softer than this are moved as if they were this stiff: a harmonic sample of a free rotation would

@@ -32,8 +32,8 @@ from compactff_md.training.chemistry import (
     split_key,
     why_not,
 )
-from compactff_md.training.config import read_config
 from compactff_md.training.labelling import write_frames
+from compactff_md.training.recipe_files import read_config
 
 FRAGMENTS = Path(__file__).parent / "recipes" / "fragments.yaml"
 TRIES_PER_MOLECULE = 40

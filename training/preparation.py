@@ -17,7 +17,7 @@ from compactff_md.student import Student, load
 from compactff_md.students import StudentNetwork
 from compactff_md.training.batches import FrameStore
 from compactff_md.training.config import TrainConfig
-from compactff_md.training.dataset import known_elements
+from compactff_md.training.dataset import elements_of_student, known_elements
 from compactff_md.training.distributed import Team
 from compactff_md.training.frames import Frame, LabelledSet, fit_energy_shifts, mean_atom_energies
 from compactff_md.training.metrics import compare
@@ -43,6 +43,21 @@ def create_network(config: TrainConfig, data: LabelledSet) -> StudentNetwork:
     )
 
 
+def check_student(config: TrainConfig, present: list[str]) -> None:
+    """See that the student can be made that is asked for, before labels are paid for.
+
+    Raises
+    ------
+    CompactFFError
+        If it cannot: of such a size, of these elements, or going on from another that is none of that kind.
+    """
+    elements = elements_of_student(present, config)
+    if config.start_from is not None:
+        _check_start(config, elements, load(config.start_from))
+    else:
+        students.create(config.size, elements, architecture=config.architecture, cutoff_A=config.cutoff_A)
+
+
 def continued_network(config: TrainConfig, data: LabelledSet) -> StudentNetwork:
     """The student that ``config.start_from`` names, with energies of elements that suit the data.
 
@@ -56,7 +71,7 @@ def continued_network(config: TrainConfig, data: LabelledSet) -> StudentNetwork:
     """
     student = load(config.start_from or "")
     network = student.network.train()
-    _check_start(config, data, student)
+    _check_start(config, known_elements(data, config), student)
     network.bounded = False  # what was beyond its data may be within these
     shifts = network.offsets_eV().detach().clone()
     if data.isolated_eV:
@@ -71,10 +86,10 @@ def continued_network(config: TrainConfig, data: LabelledSet) -> StudentNetwork:
     return network
 
 
-def _check_start(config: TrainConfig, data: LabelledSet, student: Student) -> None:
+def _check_start(config: TrainConfig, elements: list[str], student: Student) -> None:
     """See that nothing was asked for that the student to start from is not."""
     network, default = student.network, TrainConfig.model_fields["cutoff_A"].default
-    missing = [symbol for symbol in known_elements(data, config) if symbol not in network.elements]
+    missing = [symbol for symbol in elements if symbol not in network.elements]
     if missing:
         raise CompactFFError(
             f"start_from is {config.start_from}, which knows {', '.join(network.elements)}; asked for are "

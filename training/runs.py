@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from compactff_md.errors import CompactFFError
 from compactff_md.files import plain, write_json
-from compactff_md.training.config import config_values
 from compactff_md.training.distributed import Team
+from compactff_md.training.recipe_files import config_values
 
 RUN_FILE = "run.json"
 # What may differ between the parts of one run: it does not change what is computed, or says when to give up.

@@ -21,7 +21,8 @@ from compactff_md.engines.cell_rescaling import log_volume_step
 from compactff_md.errors import CompactFFError
 from compactff_md.training.asking import Asking
 from compactff_md.training.config import SamplingConfig
-from compactff_md.training.labelling import Label, Labeller, TeacherFailure
+from compactff_md.training.label import Label
+from compactff_md.training.labelling import Labeller, TeacherFailure
 
 RELAX_FMAX_EV_PER_A = 0.1
 DESCENT_A2_PER_EV = 0.02  # about one over the stiffness of a bond, 50 eV/A^2

@@ -7,10 +7,11 @@ move with the teacher (md, rattle, modes) and label what they meet.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
 from ase.data import atomic_numbers
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 GIVEN = "given"
 
@@ -25,6 +26,31 @@ def check_temperatures(temperatures_K: tuple[float, ...]) -> None:
     """
     if not temperatures_K or min(temperatures_K) <= 0:
         raise ValueError(f"temperatures_K is {temperatures_K}; expected at least one, all above 0 K")
+
+
+def check_range(name: str, bounds: tuple[float, float], above: float = 0.0) -> None:
+    """Refuse two bounds that are out of order, or not above a number.
+
+    Raises
+    ------
+    ValueError
+        With what is given.
+    """
+    if not above < bounds[0] <= bounds[1]:
+        raise ValueError(f"{name} is {bounds}; expected {above:g} < smallest <= largest")
+
+
+def check_symbols(symbols: Iterable[str]) -> None:
+    """Refuse what is no chemical symbol.
+
+    Raises
+    ------
+    ValueError
+        With the strange ones.
+    """
+    unknown = [symbol for symbol in symbols if symbol not in atomic_numbers]
+    if unknown:
+        raise ValueError(f"there is no element {', '.join(unknown)}; expected symbols such as C or Cl")
 
 
 class Step(BaseModel):
@@ -79,10 +105,15 @@ class ClustersStep(MakerStep):
     """
 
     kind: Literal["clusters"]
-    sizes: tuple[int, ...] = Field((2, 3), min_length=1)
+    sizes: tuple[Annotated[int, Field(ge=2)], ...] = Field((2, 3), min_length=1)
     water_share: float = Field(0.5, ge=0, le=1)
     closeness: tuple[float, float] = (0.75, 1.05)
     max_atoms: int = Field(60, ge=2)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        check_range("closeness", self.closeness)
+        return self
 
 
 class LiquidStep(MakerStep):
@@ -132,6 +163,11 @@ class ContactsStep(MakerStep):
     kind: Literal["contacts"]
     closeness: tuple[float, float] = (0.7, 0.95)
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        check_range("closeness", self.closeness)
+        return self
+
 
 class DimersStep(MakerStep):
     """Two atoms alone, of every pair of elements in turn, so that nuclei that come close repel each other.
@@ -146,13 +182,11 @@ class DimersStep(MakerStep):
     elements: tuple[str, ...] = ()
     closeness: tuple[float, float] = (0.7, 1.0)
 
-    @field_validator("elements")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        unknown = [symbol for symbol in value if symbol not in atomic_numbers]
-        if unknown:
-            raise ValueError(f"there is no element {', '.join(unknown)}; expected symbols such as C or Cl")
-        return value
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        check_symbols(self.elements)
+        check_range("closeness", self.closeness)
+        return self
 
 
 class SubstitutionStep(MakerStep):
@@ -166,7 +200,7 @@ class SubstitutionStep(MakerStep):
     kind: Literal["substitution"]
     exchange: tuple[tuple[str, str], ...] = ()
     replace: dict[str, str] = Field(default_factory=dict)
-    remove: dict[str, int] = Field(default_factory=dict)
+    remove: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
     most: int = Field(4, ge=1)
     unbonded_to: tuple[str, ...] = ()
 
@@ -174,6 +208,8 @@ class SubstitutionStep(MakerStep):
     def _something(self) -> Self:
         if not (self.exchange or self.replace or self.remove):
             raise ValueError("nothing to substitute; expected exchange, replace or remove")
+        pairs = [*self.exchange, *self.replace.items()]
+        check_symbols([*(symbol for pair in pairs for symbol in pair), *self.remove, *self.unbonded_to])
         return self
 
 
@@ -206,6 +242,8 @@ class MDStep(Step):
     @model_validator(mode="after")
     def _warm(self) -> Self:
         check_temperatures(self.temperatures_K)
+        if self.ensemble == "nvt" and self.pressure_bar != type(self).model_fields["pressure_bar"].default:
+            raise ValueError(f"pressure_bar is {self.pressure_bar:g}, but ensemble nvt: expected npt")
         if self.driver is not None and self.purpose == "test":
             raise ValueError("a test is of the teacher's own trajectories; leave out the driver")
         if self.piece_atoms is not None and self.driver is None:
@@ -225,8 +263,7 @@ class RattleStep(Step):
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        if not 0 < self.sigma_A[0] <= self.sigma_A[1]:
-            raise ValueError(f"sigma_A is {self.sigma_A}; expected 0 < smallest <= largest")
+        check_range("sigma_A", self.sigma_A)
         return self
 
 

@@ -27,10 +27,11 @@ from compactff_md.cli.options import (
 )
 from compactff_md.cli.report import say_labels, say_run
 from compactff_md.teachers import available
-from compactff_md.training.config import DistillConfig, config_values, make_config, read_config
+from compactff_md.training.config import DistillConfig
 from compactff_md.training.distill import distill as run
 from compactff_md.training.distill import label
 from compactff_md.training.generate import Labels
+from compactff_md.training.recipe_files import config_values, make_config, read_config
 
 EXAMPLE = (
     "Example: compactff distill aspirin.xyz --teacher gfn2-xtb --size ultra-tiny --minutes 5 --out aspirin"

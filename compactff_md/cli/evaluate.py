@@ -15,9 +15,9 @@ from compactff_md.cli.train import EnergyKey, ForcesKey, StressKey
 from compactff_md.errors import CompactFFError
 from compactff_md.files import plain
 from compactff_md.student import load
-from compactff_md.training.config import make_config
 from compactff_md.training.evaluation import evaluate as run
 from compactff_md.training.keys import LabelKeys
+from compactff_md.training.recipe_files import make_config
 
 EXAMPLE = "Example: compactff evaluate organic-tiny runs/my-molecule/test_300K.xyz"
 

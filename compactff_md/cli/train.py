@@ -28,8 +28,9 @@ from compactff_md.cli.options import (
     size_of_start,
 )
 from compactff_md.cli.report import say_run
-from compactff_md.training.config import TrainConfig, config_values, make_config, read_config
+from compactff_md.training.config import TrainConfig
 from compactff_md.training.distill import train_from_files
+from compactff_md.training.recipe_files import config_values, make_config, read_config
 
 EXAMPLE = "Example: compactff train --train train.xyz --valid valid.xyz --size tiny --minutes 30 --out run"
 

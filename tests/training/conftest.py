@@ -7,8 +7,9 @@ from ase.build import bulk, molecule
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from compactff_md.training.config import TrainConfig, make_config
+from compactff_md.training.config import TrainConfig
 from compactff_md.training.dataset import load_sets
+from compactff_md.training.recipe_files import make_config
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 

@@ -3,7 +3,8 @@ import pytest
 from ase.build import molecule
 
 from compactff_md.training.bench_ablation import USUAL, ablation, variants
-from compactff_md.training.config import DistillConfig, make_config
+from compactff_md.training.config import DistillConfig
+from compactff_md.training.recipe_files import make_config
 
 
 def test_every_variant_is_a_recipe_of_the_same_cost():

@@ -9,9 +9,10 @@ from ase.io import read
 from compactff_md.errors import CompactFFError
 from compactff_md.teachers import create_teacher
 from compactff_md.training.chains import Chain, shards_of
-from compactff_md.training.config import SamplingConfig, make_config
+from compactff_md.training.config import SamplingConfig
 from compactff_md.training.labelling import Labeller, TeacherFailure
 from compactff_md.training.planning import ChainSpec
+from compactff_md.training.recipe_files import make_config
 from compactff_md.training.tasks import chain_task, flock_task, perform
 
 

@@ -1,14 +1,8 @@
 import pytest
 
 from compactff_md.errors import CompactFFError
-from compactff_md.training.config import (
-    DistillConfig,
-    SamplingConfig,
-    TrainConfig,
-    make_config,
-    read_config,
-    write_config,
-)
+from compactff_md.training.config import DistillConfig, SamplingConfig, TrainConfig
+from compactff_md.training.recipe_files import make_config, read_config, write_config
 
 
 def test_written_recipes_are_read_back(tmp_path):
@@ -28,6 +22,12 @@ def test_toml_and_overrides(tmp_path):
     ("values", "message"),
     [
         ({"size": "huge"}, "size is 'huge': no such size; allowed are original, tiny, ultra-tiny"),
+        (
+            {"architecture": "gpt"},
+            "architecture is 'gpt': no such architecture; allowed are moments, moments-",
+        ),
+        ({"elements": ["H", "Xx"]}, "there is no element Xx"),
+        ({"forces_weight": 0, "energy_weight": 0, "energy_weight_end": 0, "stress_weight": 0}, "are all 0"),
         ({"steps": 0}, "steps is 0: Input should be greater than 0"),
         ({"stepz": 3}, "there is no field 'stepz'; allowed are size, architecture"),
         ({"loss": "mae"}, "loss is 'mae': Input should be 'huber' or 'squared'"),

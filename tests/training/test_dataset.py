@@ -8,9 +8,10 @@ from ase.io import read, write
 
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
-from compactff_md.training.config import TrainConfig, make_config
+from compactff_md.training.config import TrainConfig
 from compactff_md.training.dataset import known_elements, load_sets, read_labelled, split
 from compactff_md.training.keys import LabelKeys
+from compactff_md.training.recipe_files import make_config
 
 
 def test_isolated_atoms_are_taken_out_of_the_frames(ethanol_files):

@@ -11,9 +11,10 @@ from ase.io import read, write
 from builders import assert_same
 from compactff_md.artifact import load_student
 from compactff_md.errors import CompactFFError
-from compactff_md.training.config import DistillConfig, make_config, read_config
+from compactff_md.training.config import DistillConfig
 from compactff_md.training.distill import distill, label, train_from_files
 from compactff_md.training.progress import Reporter
+from compactff_md.training.recipe_files import make_config, read_config
 from reporters import Notes
 
 FILES = ["metrics.json", "recipe.yaml", "report.png", "student.safetensors"]

@@ -14,11 +14,11 @@ from compactff_md.training.config import (
     TEACHER_FRAMES,
     DistillConfig,
     SamplingConfig,
-    make_config,
 )
 from compactff_md.training.drivers import DRIVER_FILE, choose_driver, settled_driver
 from compactff_md.training.generate import driver_versions
 from compactff_md.training.planning import plan_chains
+from compactff_md.training.recipe_files import make_config
 
 ETHANOL = molecule("CH3CH2OH")
 SHIPPED = "student:organic-ultra-tiny"

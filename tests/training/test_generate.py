@@ -9,11 +9,12 @@ from ase.io import write
 
 from compactff_md.errors import CompactFFError
 from compactff_md.teachers import create_teacher
-from compactff_md.training.config import DistillConfig, SamplingConfig, make_config
+from compactff_md.training.config import DistillConfig, SamplingConfig
 from compactff_md.training.generate import Labels, driver_versions, flocks, generate_labels, start_structures
 from compactff_md.training.labelling import write_frames
 from compactff_md.training.planning import ChainSpec, PlannedChain
 from compactff_md.training.progress import Reporter
+from compactff_md.training.recipe_files import make_config
 from compactff_md.training.splitting import drop_copies, held_out
 from reporters import Notes
 

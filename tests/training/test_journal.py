@@ -13,7 +13,8 @@ from compactff_md.training.chains import JOURNAL_FILE, Chain, shards_of
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.drivers import choose_driver
 from compactff_md.training.journal import Journal
-from compactff_md.training.labelling import Label, Labeller
+from compactff_md.training.label import Label
+from compactff_md.training.labelling import Labeller
 from compactff_md.training.planning import ChainSpec
 from compactff_md.training.sampling import relax
 from compactff_md.training.tasks import perform, relax_task

@@ -10,10 +10,11 @@ from ase.io import write
 from compactff_md.errors import CompactFFError
 from compactff_md.training import config as settings
 from compactff_md.training import generate, pool
-from compactff_md.training.config import DistillConfig, make_config
+from compactff_md.training.config import DistillConfig
 from compactff_md.training.distill import distill, label
 from compactff_md.training.drivers import Driver
 from compactff_md.training.planning import plan_chains
+from compactff_md.training.recipe_files import make_config
 from compactff_md.training.splitting import elements_of, split_frames
 from reporters import Notes
 

@@ -195,7 +195,8 @@ SCRIPT = """
 import sys, torch
 from pathlib import Path
 from ase.io import read
-from compactff_md.training.config import TrainConfig, make_config
+from compactff_md.training.config import TrainConfig
+from compactff_md.training.recipe_files import make_config
 from compactff_md.training.dataset import load_sets
 from compactff_md.training.loop import train
 

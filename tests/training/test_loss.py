@@ -8,10 +8,11 @@ from ase.build import molecule
 from compactff_md import students
 from compactff_md.structure import Structure
 from compactff_md.training.batches import FrameStore
-from compactff_md.training.config import TrainConfig, make_config
+from compactff_md.training.config import TrainConfig
 from compactff_md.training.dataset import read_labelled
 from compactff_md.training.frames import Frame
 from compactff_md.training.loss import batch_loss, energy_weight, learning_rate, penalty, predict_batch
+from compactff_md.training.recipe_files import make_config
 
 
 def test_huber_is_the_square_inside_and_linear_outside():

@@ -2,9 +2,10 @@ import pytest
 from ase.build import bulk, molecule
 
 from compactff_md.errors import CompactFFError
-from compactff_md.training.config import SamplingConfig, make_config
+from compactff_md.training.config import SamplingConfig
 from compactff_md.training.planning import plan_steps
 from compactff_md.training.progress import Reporter
+from compactff_md.training.recipe_files import make_config
 from compactff_md.training.tasks import chain_task
 
 

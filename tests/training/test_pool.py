@@ -9,10 +9,11 @@ from ase.build import molecule
 from compactff_md.errors import CompactFFError
 from compactff_md.teachers import create_teacher
 from compactff_md.training.chains import shards_of
-from compactff_md.training.config import SamplingConfig, make_config
+from compactff_md.training.config import SamplingConfig
 from compactff_md.training.packing import decode_atoms, encode_atoms
 from compactff_md.training.planning import ChainSpec
 from compactff_md.training.pool import TeacherPool, default_workers
+from compactff_md.training.recipe_files import make_config
 from compactff_md.training.tasks import chain_task, relax_task
 
 EMT = "ase.calculators.emt:EMT"

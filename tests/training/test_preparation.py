@@ -4,10 +4,11 @@ import torch
 
 from compactff_md import students
 from compactff_md.errors import CompactFFError
-from compactff_md.training.config import TrainConfig, make_config
+from compactff_md.training.config import TrainConfig
 from compactff_md.training.distributed import join_team, pick_device
 from compactff_md.training.frames import LabelledSet
 from compactff_md.training.preparation import create_network, prepare_network, torch_settings
+from compactff_md.training.recipe_files import make_config
 
 
 def test_shift_and_scale_follow_the_data(ethanol_sets):

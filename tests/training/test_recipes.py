@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from compactff_md.structure import read_structures
-from compactff_md.training.config import DistillConfig, read_config
+from compactff_md.training.config import DistillConfig
+from compactff_md.training.recipe_files import read_config
 from compactff_md.training.steps import step_names
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"

@@ -13,7 +13,7 @@ from ase.io import read, write
 from compactff_md.student import load
 from compactff_md.teachers import create_teacher
 from compactff_md.training import distill as distill_module
-from compactff_md.training.config import DistillConfig, make_config
+from compactff_md.training.config import DistillConfig
 from compactff_md.training.dataset import read_labelled
 from compactff_md.training.distill import distill
 from compactff_md.training.distributed import Team
@@ -22,6 +22,7 @@ from compactff_md.training.generate import Labels
 from compactff_md.training.loop import train
 from compactff_md.training.pool import TeacherPool
 from compactff_md.training.progress import Reporter
+from compactff_md.training.recipe_files import make_config
 from compactff_md.training.relaxing import Clock
 from compactff_md.training.rounds import ROUND_FILE, Round, drawn_starts, label_visited, run_round
 from compactff_md.training.runs import RunFolder

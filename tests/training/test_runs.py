@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from compactff_md.errors import CompactFFError
-from compactff_md.training.config import DistillConfig, TrainConfig, make_config
+from compactff_md.training.config import DistillConfig, TrainConfig
 from compactff_md.training.distributed import Team
+from compactff_md.training.recipe_files import make_config
 from compactff_md.training.runs import RUN_FILE, check_labels_are_the_same, open_run
 
 ALONE = Team(0, 1, torch.device("cpu"))

@@ -10,9 +10,10 @@ from ase.calculators.emt import EMT
 
 from compactff_md.errors import CompactFFError
 from compactff_md.training.asking import answered
-from compactff_md.training.config import SamplingConfig, make_config
+from compactff_md.training.config import SamplingConfig
 from compactff_md.training.labelling import Labeller
 from compactff_md.training.planning import plan_chains
+from compactff_md.training.recipe_files import make_config
 from compactff_md.training.sampling import (
     Phase,
     descend,

@@ -1,7 +1,8 @@
 import pytest
 
 from compactff_md.errors import CompactFFError
-from compactff_md.training.config import DistillConfig, SamplingConfig, make_config
+from compactff_md.training.config import DistillConfig, SamplingConfig
+from compactff_md.training.recipe_files import make_config
 from compactff_md.training.steps import step_names
 
 MD = {"kind": "md", "frames": 10}
@@ -44,6 +45,19 @@ def test_steps_have_names_and_refer_to_earlier_ones():
         ([{"kind": "volumes", "factors": [1.1, 0.9]}], {}, "expected 0.3 <= smallest < largest"),
         ([{"kind": "substitution"}], {}, "nothing to substitute"),
         ([{"kind": "strain", "count": 3, "frames": 5}], {}, "frames is 5 and count 3"),
+        (
+            [{"kind": "clusters", "sizes": [2, 1]}],
+            {},
+            "sizes.1 is 1: Input should be greater than or equal to 2",
+        ),
+        ([{"kind": "clusters", "closeness": [1.0, 0.8]}], {}, "expected 0 < smallest <= largest"),
+        ([{"kind": "contacts", "closeness": [0.95, 0.7]}], {}, "expected 0 < smallest <= largest"),
+        ([{"kind": "dimers", "closeness": [0, 0.7]}], {}, "expected 0 < smallest <= largest"),
+        ([{"kind": "substitution", "remove": {"Cu": -2}}], {}, "remove.Cu is -2"),
+        ([{"kind": "substitution", "exchange": [["Xx", "Cu"]]}], {}, "there is no element Xx"),
+        ([{"kind": "substitution", "replace": {"Li": "Qq"}}], {}, "there is no element Qq"),
+        ([{**MD, "pressure_bar": 500}], {}, "pressure_bar is 500, but ensemble nvt"),
+        ([], {"mode": "given", "driver": "teacher"}, "nothing moves, and driver teacher: leave one out"),
     ],
 )
 def test_contradictions_are_told(steps, fields, message):
@@ -64,3 +78,8 @@ def test_rounds_leave_time_for_the_training():
     make_config(DistillConfig, {"structures": "a.xyz", "rounds": {"most": 4}})
     with pytest.raises(CompactFFError, match=r"6 rounds of 0\.1 of the time leave less than half"):
         make_config(DistillConfig, {"structures": "a.xyz", "rounds": {"most": 6}})
+
+
+def test_runs_of_rounds_give_frames():
+    with pytest.raises(CompactFFError, match="spacing_steps is 50, more than the 20 steps of a run"):
+        make_config(DistillConfig, {"structures": "a.xyz", "rounds": {"steps": 20}})

@@ -50,7 +50,8 @@ def test_a_perfect_uncertainty_has_perfect_marks():
 
 @pytest.fixture(scope="module")
 def trained(ethanol_sets, tmp_path_factory):
-    from compactff_md.training.config import TrainConfig, make_config
+    from compactff_md.training.config import TrainConfig
+    from compactff_md.training.recipe_files import make_config
 
     config = make_config(TrainConfig, {"size": "ultra-tiny", "steps": 30, "threads": 1})
     return train(config, *ethanol_sets, tmp_path_factory.mktemp("run")).network
@@ -85,7 +86,8 @@ def _tensors(features, species):
 
 
 def test_an_element_that_no_frame_had_is_far_away(ethanol_sets, tmp_path):
-    from compactff_md.training.config import TrainConfig, make_config
+    from compactff_md.training.config import TrainConfig
+    from compactff_md.training.recipe_files import make_config
 
     config = make_config(
         TrainConfig, {"size": "ultra-tiny", "steps": 2, "threads": 1, "elements": ["H", "C", "O", "S"]}
