@@ -348,6 +348,12 @@ class DistillConfig(TrainConfig):
         )
         if self.structures is None and not from_nothing:
             raise ValueError("the field 'structures' is missing")
+        kept, allowed = self.sampling.max_force_eV_per_A, self.checks.max_force_eV_per_A
+        if kept > allowed:
+            raise ValueError(
+                f"sampling.max_force_eV_per_A is {kept:g}, and checks.max_force_eV_per_A {allowed:g}: the "
+                "training would refuse frames that are kept; expected at most as much"
+            )
         return self
 
     @property

@@ -214,21 +214,16 @@ def split(data: LabelledSet, seed: int, fraction: float = 0.05) -> tuple[Labelle
 
 
 def known_elements(data: LabelledSet, config: TrainConfig) -> list[str]:
-    """As :func:`elements_of_student`, of the elements of the data."""
-    return elements_of_student(data.elements, config)
-
-
-def elements_of_student(present: list[str], config: TrainConfig) -> list[str]:
-    """Elements of the student: those of the configuration, else those that are present.
+    """Elements of the student: those of the configuration, else those of the data.
 
     Raises
     ------
     CompactFFError
-        If the configuration leaves out an element that is present.
+        If the configuration leaves out an element that the frames have.
     """
     if config.elements is None:
-        return present
-    missing = [symbol for symbol in present if symbol not in config.elements]
+        return data.elements
+    missing = [symbol for symbol in data.elements if symbol not in config.elements]
     if missing:
         raise CompactFFError(
             f"elements are {', '.join(config.elements)}, but the data also hold {', '.join(missing)}"

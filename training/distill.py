@@ -17,6 +17,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.files import plain, write_json
 from compactff_md.students.uncertainty import Uncertainty
 from compactff_md.teachers import Teacher
+from compactff_md.training.checks import structure_key
 from compactff_md.training.config import DistillConfig, TrainConfig
 from compactff_md.training.dataset import Source, check_validation, load_sets, read_labelled
 from compactff_md.training.distributed import Team, join_team
@@ -102,6 +103,9 @@ def train_from_files(
     """
     team = join_team(config.device)
     reporter = reporter if reporter and team.leads else Reporter()
+    taken = sorted({"train", "valid"} & set(tests or {}))
+    if taken:
+        raise CompactFFError(f"a test is called {taken[0]}, as frames of the training; give it another name")
     sets = load_sets(train_files, valid, config)
     read = {name: read_labelled(source, config.keys) for name, source in (tests or {}).items()}
     checked = _check_tests(read, sets[0], config)
@@ -131,7 +135,7 @@ def distill(config: DistillConfig, out: str | Path, reporter: Reporter | None = 
     labels = read_labels(run.path if config.labels_from is None else Path(config.labels_from))
     rounds = _rounds(config, labels, teacher, run, team, reporter)
     training = _training_config(config, labels, rounds)
-    sets, tests = _own_sets(config, training, labels, rounds)
+    sets, tests = _own_sets(config, training, labels, rounds, reporter)
     result = train(training, *sets, run.path, reporter)
     return _conclude(config, run, team, result, sets, tests, reporter, teacher, labels, rounds)
 
@@ -148,8 +152,11 @@ def label(config: DistillConfig, out: str | Path, reporter: Reporter | None = No
         raise CompactFFError(
             f"there is nothing to label: labels_from is {config.labels_from}; leave it out, or train on those"
         )
-    run = labelled_run(config, out, reporter)[-1]
-    return read_labels(run.path)
+    reporter, team, _, run = labelled_run(config, out, reporter)
+    labels = read_labels(run.path)
+    if team.leads:  # what the training would refuse is told now
+        _own_sets(config, config.training, labels, [], reporter)
+    return labels
 
 
 def _rounds(
@@ -189,17 +196,39 @@ def _rounds(
 
 
 def _own_sets(
-    config: DistillConfig, training: TrainConfig, labels: Labels, rounds: list[Round]
+    config: DistillConfig,
+    training: TrainConfig,
+    labels: Labels,
+    rounds: list[Round],
+    reporter: Reporter | None = None,
 ) -> tuple[tuple[LabelledSet, LabelledSet], dict[str, LabelledSet]]:
-    """Frames to train on, validate and test with; ``keys`` are those of the ``labelled`` files alone."""
+    """Frames to train on, validate and test with.
+
+    ``keys`` are those of the ``labelled`` files alone. Of these, structures that the run has labelled itself
+    are left out: one with the same seed begins with the same ones.
+    """
 
     def read(path: str | Path, keys: LabelKeys | None = None) -> LabelledSet:
         return replace(read_labelled(path, keys), by_teacher=True)
 
-    before = [read(path, config.keys) for path in config.labelled]
+    own, valid = read(labels.train), read(labels.valid)
+    tests = {name: read(path) for name, path in labels.tests.items()}
     added = [read(part.frames) for part in rounds if part.frames.is_file()]
-    sets = load_sets([read(labels.train), *before, *added], read(labels.valid), training)
-    return sets, _check_tests({name: read(path) for name, path in labels.tests.items()}, sets[0], training)
+    before = [read(path, config.keys) for path in config.labelled]
+    if before:
+        parts = (own, valid, *tests.values(), *added)
+        known = {structure_key(frame) for part in parts for frame in part.frames}
+        count = sum(map(len, before))
+        before = [_without(part, known) for part in before]
+        if reporter and count > sum(map(len, before)):
+            again = count - sum(map(len, before))
+            reporter.note(f"{again} of {count} labelled frames are this run's own as well, and left out")
+    sets = load_sets([own, *before, *added], valid, training)
+    return sets, _check_tests(tests, sets[0], training)
+
+
+def _without(data: LabelledSet, known: set[bytes]) -> LabelledSet:
+    return replace(data, frames=tuple(f for f in data.frames if structure_key(f) not in known))
 
 
 def _share_of(config: DistillConfig, share: float) -> TrainConfig:
@@ -274,6 +303,10 @@ def _conclude(
         errors[ALL_TESTS].pop("forces_by_temperature", None)  # the tests have them
     uncertainty = fit_uncertainty(result.network, sets[0].frames, compared["valid"], config.seed)
     told = _told(uncertainty, result, compared)
+    in_file = {
+        name: {**found, **({"uncertainty": told[name]} if name in told else {})}
+        for name, found in errors.items()
+    }
     metrics = {"errors": errors, "training": _training_numbers(result), "history": result.history}
     metrics["uncertainty"] = told
     if labels is not None:
@@ -289,7 +322,7 @@ def _conclude(
         size=config.size,
         teacher=teacher.describe() if teacher else None,
         data=data,
-        metrics=errors,
+        metrics=in_file,
         seed=config.seed,
     )
     save_student(run.path / STUDENT_FILE, result.network, described, uncertainty)

@@ -33,6 +33,7 @@ from compactff_md.training.teacher_check import check_labels_are_its_own, examin
 
 RECIPE_FILE = "recipe.yaml"
 LABELLED_JOURNAL = "labelled.journal"
+BEFORE_TRAINING = ("checks", "isolated_energies_eV", "isolated_energies_checksum")
 ROUNDS_FOLDER = "rounds"
 
 
@@ -91,9 +92,9 @@ def _teacher(config: DistillConfig, out: Path) -> tuple[Teacher, dict[str, str]]
 
 
 def _changeable(out: Path, labelled: bool) -> list[str]:
-    """Time may be added until the labels are complete, energies of isolated atoms until a training begins."""
+    """What may still be given anew: time until the labels are complete, the rest until a training begins."""
     trained = (out / CHECKPOINT).is_file() or (out / ROUNDS_FOLDER).is_dir()
-    return [*([] if labelled else ["minutes"]), *([] if trained else ["isolated_energies_checksum"])]
+    return [*([] if labelled else ["minutes"]), *([] if trained else BEFORE_TRAINING)]
 
 
 def start_checksum(config: TrainConfig) -> dict[str, str]:

@@ -17,7 +17,7 @@ from compactff_md.student import Student, load
 from compactff_md.students import StudentNetwork
 from compactff_md.training.batches import FrameStore
 from compactff_md.training.config import TrainConfig
-from compactff_md.training.dataset import elements_of_student, known_elements
+from compactff_md.training.dataset import known_elements
 from compactff_md.training.distributed import Team
 from compactff_md.training.frames import Frame, LabelledSet, fit_energy_shifts, mean_atom_energies
 from compactff_md.training.metrics import compare
@@ -51,7 +51,7 @@ def check_student(config: TrainConfig, present: list[str]) -> None:
     CompactFFError
         If it cannot: of such a size, of these elements, or going on from another that is none of that kind.
     """
-    elements = elements_of_student(present, config)
+    elements = list(config.elements or present)
     if config.start_from is not None:
         _check_start(config, elements, load(config.start_from))
     else:

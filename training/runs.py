@@ -71,7 +71,8 @@ def open_run(
     team
         The processes; the first one makes the folder, the others then find it.
     changeable
-        Fields that may still be given anew, because the run has not come to where they count.
+        Fields, or groups of them, that may still be given anew, because the run has not come to where they
+        count.
 
     Raises
     ------
@@ -134,8 +135,13 @@ def check_labels_are_the_same(path: Path, config: BaseModel, sources: Mapping[st
 
 def _reopen(path: Path, identity: dict[str, Any], changeable: Sequence[str]) -> RunFolder:
     there, finished = _read(path)
-    anew = {*changeable, *(LATER_FIELDS - there.keys())} & identity.keys()
-    renewed = {**there, **{key: identity[key] for key in anew}}
+    names = {*changeable, *(LATER_FIELDS - there.keys())}
+
+    def may_change(key: str) -> bool:
+        return key in names or key.split(".")[0] in names
+
+    renewed = {key: value for key, value in there.items() if not may_change(key)}
+    renewed |= {key: value for key, value in identity.items() if may_change(key)}
     changed = _changed(renewed, identity)
     if changed:
         raise CompactFFError(

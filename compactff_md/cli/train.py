@@ -101,5 +101,5 @@ def train(
 def _by_name(files: list[Path] | None) -> dict[str, str | Path | Sequence[Atoms]]:
     """Test files by their names without the suffix, or by their paths where those are not unique."""
     stems = [path.stem for path in files or []]
-    unique = len(set(stems)) == len(stems) and "valid" not in stems
+    unique = len(set(stems)) == len(stems) and not {"train", "valid"} & set(stems)
     return {path.stem if unique else str(path): path for path in files or []}

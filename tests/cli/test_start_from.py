@@ -25,7 +25,7 @@ def test_another_size_is_refused(refused, tmp_path):
     ("more", "words"),
     [
         (("--start-from", "organic-ultra-tiny"), ["asked for are Cu, too"]),
-        (("--set", "elements=[Ag]"), ["elements are Ag", "also hold Cu"]),
+        (("--set", "elements=[Ag]"), ["structures with Cu", "elements leaves out"]),
         (("--set", "architecture=gpt"), ["no such architecture", "moments-directed"]),
     ],
 )

@@ -259,6 +259,15 @@ def test_train_from_files(ethanol_files, quick_config, tmp_path):
         train_from_files(quick_config(), files[:1], tmp_path / "out", **arguments)
 
 
+@pytest.mark.parametrize("name", ["train", "valid"])
+def test_a_test_is_not_called_as_the_training(ethanol_files, quick_config, tmp_path, name):
+    """Their checksums would take each other's place."""
+    with pytest.raises(CompactFFError, match=f"a test is called {name}"):
+        train_from_files(
+            quick_config(), [ethanol_files["train"]], tmp_path, tests={name: ethanol_files["test"]}
+        )
+
+
 def test_a_test_frame_among_the_training_frames_is_refused(ethanol_files, quick_config, tmp_path):
     with pytest.raises(CompactFFError, match="meant for the test, is the same structure"):
         train_from_files(

@@ -21,11 +21,11 @@ from reporters import Notes
 TEACHER = "ase.calculators.emt:EMT"
 
 
-def rattled(count: int, name: str = "CH3OH", seed: int = 0) -> list[ase.Atoms]:
+def rattled(count: int, name: str = "CH3OH", seed: int = 0, amplitude_A: float = 0.05) -> list[ase.Atoms]:
     rng = np.random.default_rng(seed)
     made = [molecule(name) for _ in range(count)]
     for atoms in made:
-        atoms.positions += rng.normal(0, 0.05, atoms.positions.shape)
+        atoms.positions += rng.normal(0, amplitude_A, atoms.positions.shape)
     return made
 
 
@@ -213,3 +213,39 @@ def test_elements_that_only_a_test_has_are_refused_before_the_first_label(config
     assert not list((tmp_path / "out" / "labels").glob("*/state.npz"))
     with pytest.raises(CompactFFError, match="structures with O, which elements leaves out"):
         label(config(rattled(30), elements=["H", "C"]), tmp_path / "other")
+
+
+def test_labels_alone_are_checked_and_checks_may_be_mended(config, tmp_path):
+    """What the training would refuse is told with the labels, and its advice can be followed there."""
+    structures = rattled(31, amplitude_A=0.003)
+    structures[3].positions *= 1.5
+    fields = {"checks": {"max_force_eV_per_A": 5.0}, "sampling": {"max_force_eV_per_A": 5.0}}
+    given = config(structures, checks={"max_energy_deviation_eV_per_atom": 0.1})
+    with pytest.raises(CompactFFError, match=r"raise checks\.max_energy_deviation_eV_per_atom"):
+        label(given, tmp_path / "out")
+    mended = config(structures, checks={"max_energy_deviation_eV_per_atom": 5.0})
+    label(mended, tmp_path / "out")
+    distill(mended, tmp_path / "out")
+    with pytest.raises(CompactFFError, match=r"already holds another run: checks\.max_energy_deviation"):
+        distill(given, tmp_path / "out")
+    with pytest.raises(CompactFFError, match="the training would refuse frames that are kept"):
+        config(structures, checks={"max_force_eV_per_A": 5.0})
+    config(structures, **fields)
+
+
+def test_labelled_frames_that_the_run_has_itself_are_left_out(config, tmp_path):
+    """As those of a shorter run with the same seed, which this one is to extend."""
+    frames = rattled(40)
+    first = distill(config(frames[:24]), tmp_path / "first")
+    notes = Notes()
+    more = config(frames, labelled=[str(tmp_path / "first" / "train.xyz")])
+    second = distill(more, tmp_path / "second", notes)
+    assert any("labelled frames are this run's own as well, and left out" in note for note in notes.notes)
+    assert first.metrics["labels"]["frames"]["train"] > 10
+    assert second.metrics["labels"]["frames"]["train"] > 30
+
+
+def test_names_of_steps_are_fit_for_files():
+    step = {"kind": "rattle", "frames": 5, "name": "600K/1bar"}
+    with pytest.raises(CompactFFError, match="600K/1bar"):
+        make_config(DistillConfig, {"structures": "a.xyz", "sampling": {"steps": [step]}})
