@@ -21,7 +21,7 @@ test: lint lammps ## ruff, mypy and every test
 lammps: $(STAMP) ## build a LAMMPS that runs students into the cache, once (about 4 minutes on 2 cores)
 	PYTHON=$(BIN)/python lammps/build
 
-bench: $(STAMP) ## measure what the tables show, up to two hours; PART=speed takes 6 minutes
+bench: $(STAMP) ## measure what the tables show, some four hours; PART=speed takes 6 minutes
 	$(BIN)/python -m compactff_md.training.bench $(PART)
 
 lint: $(STAMP) types ## ruff and mypy alone

@@ -31,7 +31,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.structure import read_structures
 from compactff_md.student import Student, load
 from compactff_md.students import SIZES, create
-from compactff_md.training.bench_systems import water_box
+from compactff_md.training.bench_systems import of_the_repository, water_box
 
 TIMESTEP_FS = 0.5
 WATER = {1536: 8, 12288: 16, 98304: 32}  # molecules along an edge
@@ -94,7 +94,8 @@ def _systems(
     files["argyrodite"] = ("validation/reports/argyrodite_416.xyz", "argyrodite")
     for name, (path, kind) in files.items():
         for size in sizes if name in wanted or not wanted else ():
-            yield name, read_structures(Path(path))[0], (f"{kind}-{size}", load(f"{kind}-{size}"))
+            atoms = read_structures(of_the_repository(Path(path)))[0]
+            yield name, atoms, (f"{kind}-{size}", load(f"{kind}-{size}"))
     for count, edge in WATER.items():
         if f"water-{count}" in wanted or not wanted:
             box = water_box((edge, edge, edge))

@@ -1,4 +1,4 @@
-"""What the defaults give on molecules that nobody chose: some at random, at each size.
+"""What the defaults give on molecules drawn at random, at each size.
 
 ``python -m compactff_md.training.bench molecules``: drawn by a seed from those of 20 to 30 atoms in a file,
 distilled from GFN2-xTB within ``--minutes`` each, labelling included, one thread each for the training.

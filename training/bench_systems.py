@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from ase.build import molecule
 from ase.data import atomic_masses
 from ase.units import fs, kB
 
+from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 
 WATER_SPACING_A = 3.1045  # one molecule a cube of this edge is 1.0 g/cm3
+
+
+def of_the_repository(path: Path) -> Path:
+    """A file that lies in the repository and not in an installation.
+
+    Raises
+    ------
+    CompactFFError
+        If it is not there.
+    """
+    if not path.is_file():
+        raise CompactFFError(
+            f"no such file: {path}; it is part of the repository, at whose root benches are run: go there, "
+            "or name another (--help)"
+        )
+    return path
 
 
 def water_box(repeats: tuple[int, int, int], seed: int = 0) -> Structure:

@@ -30,6 +30,7 @@ FASTEST_PER_CM = {1: 4000.0, 10: 2500.0, 118: 1500.0}
 MINIMUM_FMAX_EV_PER_A = 2e-3
 MINIMUM_STEPS = 400
 HESSIAN_STEP_A = 0.01
+BLUNT = "the runs are too short to tell half of it"
 # A Hessian by differences needs 6 N evaluations of the teacher.
 MOST_ATOMS = 60
 
@@ -205,6 +206,11 @@ def diffusion_cm2_per_s(run_: Run, atoms: np.ndarray) -> float:
     return slope / 6.0 * 1e-4  # A^2/ps is 1e-4 cm^2/s
 
 
+def too_blunt(teacher_cm2_per_s: float, error_cm2_per_s: float) -> bool:
+    """Whether half of the teacher's coefficient would be lost in the error of a difference."""
+    return 3 * error_cm2_per_s > max(0.5 * abs(teacher_cm2_per_s), 1e-7)
+
+
 def diffusion_findings(campaign: Campaign, teacher: Sequence[Run], student: Sequence[Run]) -> list[Finding]:
     """Difference of each element's diffusion coefficients, in units of its standard error over replicas.
 
@@ -224,9 +230,9 @@ def diffusion_findings(campaign: Campaign, teacher: Sequence[Run], student: Sequ
         note = f"student {b.mean():.3g}, teacher {a.mean():.3g}, error {error:.2g} cm²/s"
         value = float(stats.norm.isf(stats.ttest_ind(a, b, equal_var=False).pvalue / 2))
         limit = campaign.thresholds.get("dynamics.diffusion")
-        blunt = limit is not None and limit.allows(value) and 3 * error > max(0.5 * abs(a.mean()), 1e-7)
+        blunt = limit is not None and limit.allows(value) and too_blunt(float(a.mean()), error)
         if blunt:
-            note += "; the runs are too short to tell half of it"
+            note += f"; {BLUNT}"
         findings.append(
             campaign.judge("dynamics.diffusion", value, "errors", note=note, subject=subject, undecided=blunt)
         )

@@ -7,7 +7,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.student import SHIPPED, load
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.distill import train_from_files
-from compactff_md.training.ship import ship
+from compactff_md.training.ship import again, ship
 
 
 def trained(out, frames, **settings):
@@ -34,6 +34,13 @@ def test_a_student_is_shipped_with_its_card(finished, tmp_path):
     assert "--student organic-ultra-tiny" in text and "--size ultra-tiny" in text
     assert "NAME" not in text and "SIZE" not in text
     assert metadata.size == "ultra-tiny"
+    absolute = metrics["errors"]["test_300K"]["energy"]["rmse_absolute_meV_per_atom"]
+    assert f" | {absolute:.2f} |\n" in text
+    assert again("organic-ultra-tiny", tmp_path) == text
+    card.write_text(text.replace(f"| {rmse:.1f} |", "| 1.0 |").replace("5 steps", "1,234 steps"))
+    assert again("organic-ultra-tiny", tmp_path) == text.replace("5 steps", "1,234 steps")
+    with pytest.raises(CompactFFError, match="expected a student of the package, with its card"):
+        again("organic-tiny", tmp_path)
 
 
 def test_the_card_says_what_the_training_went_on_from(finished, copper_frames, tmp_path):

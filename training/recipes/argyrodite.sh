@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Makes an argyrodite-* student of the package again, from nothing, by the steps that made it:
+# Makes an argyrodite-* student by the stages of those in the package, without labels at the start:
 #   bash training/recipes/argyrodite.sh SIZE        (ultra-tiny, tiny or original)
 # Everything lies in runs/ below the present folder. The labels are those of `tiny`, which is made first whatever the
 # size. Killed at any moment, the same command goes on. PYTHON says which interpreter has the package; without it, that
-# of `make`'s .venv where there is one, else python.
+# of `make`'s .venv where there is one, else python. For `original` the argyrodite-tiny of the package moves atoms
+# (argyrodite_more.yaml), not the `tiny` that is made here.
 . "$(dirname "$0")/common.sh"
 shopt -s nullglob
 structures=(--set "structures=$recipes/li6ps5cl.xyz")

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Makes an organic-* student of the package again, from nothing, by the steps that made it:
+# Makes an organic-* student by the stages of those in the package, without labels at the start:
 #   bash training/recipes/organic.sh SIZE        (ultra-tiny, tiny or original)
 # Everything lies in runs/ below the present folder, and the other sizes find the labels there. Killed at any
 # moment, the same command goes on. PYTHON says which interpreter has the package; without it, that of `make`'s .venv
 # where there is one, else python.
+# Not the same one again: the first stage of those in the package had 1,911 looser droplets in the place of the pieces
+# of liquids, their last two lists lacked the molecules of earlier ones (further_still.yaml), and the organic-ultra-tiny
+# of the package, which moves the atoms here, is newer than the student that moved them then.
 . "$(dirname "$0")/common.sh"
 
 molecules() { # FOLDER OPTIONS: lists of SMILES; the second of them is written last
