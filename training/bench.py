@@ -1,9 +1,9 @@
 """The tables of the documents: ``make bench``, or ``python -m compactff_md.training.bench PART``.
 
 Prints Markdown tables and writes them with their numbers into runs/bench. Parts: speed (six minutes),
-lammps (a quarter of an hour), liquid, aspirin, bakeoff and ablation (half an hour each or more; the last
-three train, two jobs at a time), molecules (70 minutes), in all some four hours; and gpu, by its name alone.
-What is trained already is not trained again: remove the out folder to start anew.
+uncertainty (one minute), lammps (a quarter of an hour), liquid, aspirin, bakeoff and ablation (half an hour
+each or more; the last three train, two jobs at a time), molecules (70 minutes), in all some four hours; and
+gpu, by its name alone. What is trained already is not trained again: remove the out folder to start anew.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from compactff_md.training.bench_liquid import liquid
 from compactff_md.training.bench_molecules import molecules
 from compactff_md.training.bench_speed import against_painn, scaling
 from compactff_md.training.bench_systems import of_the_repository
+from compactff_md.training.bench_uncertainty import uncertainty_costs
 
 DATA = Path(__file__).with_name("data")
 
@@ -108,8 +109,15 @@ def random_molecules(arguments: argparse.Namespace) -> None:
     show(f"molecules: GFN2-xTB, at most {minutes:g} minutes and one core each", rows, arguments.out)
 
 
+def cost_of_uncertainty(arguments: argparse.Namespace) -> None:
+    """How much longer the ASE calculator takes with the uncertainty."""
+    rows = uncertainty_costs(arguments.sizes)
+    show("uncertainty: ASE calculator, float32, one thread", rows, arguments.out)
+
+
 PARTS = {
     "speed": speed,
+    "uncertainty": cost_of_uncertainty,
     "lammps": lammps,
     "aspirin": distilled_aspirin,
     "bakeoff": architectures,
@@ -133,7 +141,7 @@ def parse() -> argparse.Namespace:
         "--jobs", type=int, default=2, help="runs at a time, one core each, of those that train"
     )
     parser.add_argument(
-        "--sizes", nargs="+", default=SIZES, choices=SIZES, help="of students, for lammps, gpu"
+        "--sizes", nargs="+", default=SIZES, choices=SIZES, help="for lammps, gpu, uncertainty"
     )
     parser.add_argument("--systems", nargs="+", default=[], help="of those that gpu has; all unless told")
     parser.add_argument(

@@ -17,6 +17,7 @@ import numpy as np
 from compactff_md.structure import read_structures
 from compactff_md.student import load
 from compactff_md.students import SIZES
+from compactff_md.training.bench_systems import of_the_repository
 
 SYSTEMS = {"organic": "openmm/aspirin.xyz", "argyrodite": "validation/reports/argyrodite_416.xyz"}
 SECONDS = 6.0  # of each row
@@ -28,7 +29,7 @@ def uncertainty_costs(sizes: Sequence[str] = SIZES) -> list[dict[str, Any]]:
     """Rows of the table: a shipped student each, on one thread if the caller has set one."""
     rows = []
     for kind, path in SYSTEMS.items():
-        atoms = read_structures(Path(path))[0]
+        atoms = read_structures(of_the_repository(Path(path)))[0]
         for size in sizes:
             rows.append({"student": f"{kind}-{size}", "atoms": len(atoms), **_row(f"{kind}-{size}", atoms)})
     return rows
