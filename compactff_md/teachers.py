@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import io
+import socket
 import sys
 import threading
 import warnings
@@ -27,6 +28,7 @@ from compactff_md.structure import MAX_ATOMIC_NUMBER
 from compactff_md.student import load, student_file
 
 _PRINTING = threading.RLock()  # the standard output is that of all threads
+_FOUND: dict[str, tuple[Any, str]] = {}  # of modules: their spec, which a reload makes anew, and version
 UP_TO_RADON = frozenset(chemical_symbols[1 : MAX_ATOMIC_NUMBER + 1])
 # What TBLite takes beside the method; its printing and its cache are set here.
 TBLITE_ARGUMENTS = (
@@ -94,8 +96,16 @@ class Teacher:
     periodic_only: bool = False
 
     def calculator(self) -> BaseCalculator:
-        """Return a new ASE calculator."""
-        return _build(self.name, self.settings)
+        """Return a new ASE calculator.
+
+        Raises
+        ------
+        CompactFFError
+            If it is not of the teacher's version, because files were replaced or this is another process.
+        """
+        made = _build(self.name, self.settings)
+        check_version(self.name, _version_of(self.name), self.version)
+        return made
 
     def check(self, atoms: ase.Atoms, label: str = "structure") -> None:
         """Refuse, before any work, what the teacher cannot label.
@@ -158,6 +168,22 @@ def create_teacher(name: str, **arguments: Any) -> Teacher:
     kind = KINDS.get(_split(name)[0])
     known = _elements_of(calculator) or (kind.elements if kind else None)
     return Teacher(name, _version_of(name), dict(arguments), known, bool(kind and kind.periodic_only))
+
+
+def check_version(name: str, found: str, wanted: str) -> None:
+    """Refuse a teacher that would make other labels than those that it is asked for.
+
+    Raises
+    ------
+    CompactFFError
+        If the version found in this process is not the one wanted.
+    """
+    if found != wanted:
+        raise CompactFFError(
+            f"the teacher {name} is {found} in a process on {socket.gethostname()}, wanted is {wanted}: its "
+            "files were changed, or are others there. See that they are the same everywhere, and restart "
+            "the dask workers, or the Python that began the run: they keep what they have imported"
+        )
 
 
 def available() -> dict[str, str | None]:
@@ -319,14 +345,30 @@ def _elements_of(calculator: BaseCalculator) -> frozenset[str] | None:
 
 def _version_of(name: str) -> str:
     key, target = _split(name)
-    module = KINDS[key].module if key else name.partition(":")[0]
+    found = _module_version(KINDS[key].module if key else name.partition(":")[0])
+    own_file = str(student_file(target)) if key == "student" else target if key == "mace" else ""
+    return f"{found}, {_checksum(own_file)}" if own_file else found
+
+
+def _module_version(module: str) -> str:
+    """Of an imported module, as it was when first asked for: its files may be others by now.
+
+    A module that is part of no package has the checksum of its file.
+    """
+    spec = getattr(sys.modules.get(module), "__spec__", None)
+    known, version_then = _FOUND.get(module, (None, ""))
+    if spec is not None and known is spec:
+        return version_then
     found = _package_version(module.partition(".")[0])
-    own_file = target if key == "mace" else "" if key else _source_of(module)
-    own_file = str(student_file(target)) if key == "student" else own_file
-    if own_file and (key or found == "unknown"):
-        digest = hashlib.sha256(Path(own_file).read_bytes()).hexdigest()[:16]
-        return f"{found}, {Path(own_file).name} sha256 {digest}"
+    source = getattr(sys.modules.get(module), "__file__", None)
+    if found == "unknown" and source and module not in {kind.module for kind in KINDS.values()}:
+        found = f"{found}, {_checksum(source)}"
+    _FOUND[module] = (spec, found)
     return found
+
+
+def _checksum(file: str) -> str:
+    return f"{Path(file).name} sha256 {hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]}"
 
 
 def _package_version(package: str) -> str:
@@ -334,10 +376,6 @@ def _package_version(package: str) -> str:
         return version(packages_distributions().get(package, [package])[0])
     except PackageNotFoundError:
         return str(getattr(sys.modules.get(package), "__version__", "unknown"))
-
-
-def _source_of(module: str) -> str:
-    return getattr(sys.modules.get(module), "__file__", None) or ""
 
 
 def _installed(module: str) -> bool:

@@ -1,4 +1,6 @@
+import importlib
 import pickle
+import shutil
 import sys
 import threading
 import types
@@ -13,6 +15,7 @@ from compactff_md import students, teachers
 from compactff_md.artifact import describe, save_student
 from compactff_md.engines.ase import StudentCalculator
 from compactff_md.errors import CompactFFError
+from compactff_md.student import student_file
 from compactff_md.teachers import TEACHERS, TeacherKind, available, create_teacher
 from compactff_md.training.liquids import fill_box
 from compactff_md.units import BOHR_TO_A, HARTREE_TO_EV
@@ -131,6 +134,33 @@ def test_callable_from_the_current_folder(tmp_path, monkeypatch):
     with pytest.raises(CompactFFError, match="unexpected keyword"):
         create_teacher("my_teacher:make", wrong=1)
     monkeypatch.delitem(sys.modules, "my_teacher")
+
+
+def test_the_version_is_that_of_the_code_that_was_imported(tmp_path, monkeypatch):
+    """A process goes on with what it has, whatever becomes of the file."""
+    monkeypatch.syspath_prepend(tmp_path)
+    code = "from ase.calculators.emt import EMT as make\n"
+    (tmp_path / "edited_teacher.py").write_text(code)
+    teacher = create_teacher("edited_teacher:make")
+    (tmp_path / "edited_teacher.py").write_text(code + "# edited\n")
+    assert create_teacher("edited_teacher:make") == teacher
+    teacher.calculator()
+    importlib.reload(sys.modules["edited_teacher"])
+    assert create_teacher("edited_teacher:make").version != teacher.version
+    with pytest.raises(CompactFFError, match=r"edited_teacher:make is .* in a process on .*, wanted is"):
+        teacher.calculator()
+    monkeypatch.delitem(sys.modules, "edited_teacher")
+
+
+def test_a_model_that_was_replaced_is_another_teacher(tmp_path):
+    model = tmp_path / "model.safetensors"
+    shutil.copy(student_file("organic-ultra-tiny"), model)
+    teacher = create_teacher(f"student:{model}")
+    teacher.calculator()
+    shutil.copy(student_file("organic-tiny"), model)
+    assert create_teacher(teacher.name).version != teacher.version
+    with pytest.raises(CompactFFError, match="restart the dask workers"):
+        teacher.calculator()
 
 
 class Told(EMT):

@@ -72,9 +72,11 @@ class Chain:
     structures
         Given structures by index, those that ``spec.members`` names; relaxed ones for trajectories.
     folder
-        Of this chain; made if missing, and taken over from whoever works on it.
+        Of this chain; made if missing in one that is there, and taken over from whoever works on it.
     config, labeller
         Settings of the sampling, and the teacher, whose counts start anew.
+    driver_version
+        That the driver must have; None where any is right.
     """
 
     def __init__(
@@ -84,11 +86,12 @@ class Chain:
         folder: Path,
         config: SamplingConfig,
         labeller: Labeller,
+        driver_version: str | None = None,
     ) -> None:
         self.spec, self.config, self.labeller, self.folder = spec, config, labeller, folder
         self.structures = structures
         labeller.counts = LabelCounts()
-        self.mover = labeller_here(spec.driver, {}) if spec.driver else labeller
+        self.mover = labeller_here(spec.driver, {}, driver_version) if spec.driver else labeller
         self.segment = 0
         self.written = 0
         self.complete = False
@@ -97,7 +100,7 @@ class Chain:
         self.labelled: set[int] = set()  # of given structures, before they are asked for again
         self.phase: Phase | None = None
         self.atoms = self._start_atoms()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         labeller.journal = self.journal = Journal(folder / JOURNAL_FILE)
         self.token = secrets.token_hex(8)
         write_text(folder / OWNER_FILE, self.token)

@@ -30,6 +30,7 @@ from compactff_md.training.planning import Plan, PlannedChain, plan_chains, plan
 from compactff_md.training.pool import Pool, TeacherPool, default_workers
 from compactff_md.training.progress import Reporter
 from compactff_md.training.relaxing import Clock, relax_all, relaxation_calls
+from compactff_md.training.runs import RUN_FILE, versions_in
 from compactff_md.training.splitting import (
     FEWEST_FRAMES,
     check_enough,
@@ -99,9 +100,9 @@ def generate_labels(
     if not (out / LABELS_FILE).is_file():
         folder = out / "labels"
         folder.mkdir(exist_ok=True)
-        clock = Clock(folder / "clock.json", _labelling_minutes(config))
         workers = config.sampling.n_workers or default_workers(teacher)
-        with open_pool(teacher, workers, folder, config.sampling.dask) as pool:
+        with open_pool(teacher, workers, folder, config.sampling.dask, reporter) as pool:
+            clock = Clock(folder / "clock.json", _labelling_minutes(config))
             relaxed = _starts(config, config.sampling.driver, structures, pool, folder, reporter, clock)
             driver = settled_driver(config, list(relaxed.values()), teacher, folder, reporter)
             # A student moves atoms for more frames, which start from more structures where there are many.
@@ -110,7 +111,7 @@ def generate_labels(
             plan = _plan(config, driver.name, relaxed, len(structures), teacher, folder, reporter)
             check_plan(config, plan)
             examine(config, teacher, list(plan.structures.values()), out, reporter)
-            totals = _run_chains(plan, pool, folder, reporter, clock)
+            totals = _run_chains(plan, pool, folder, reporter, clock, _driver_versions(plan, out))
         totals["calls"] += driver.calls + relaxation_calls(folder)
         about = {"seconds": clock.elapsed(), "driver": driver.name}
         _collect(config, plan, folder, out, {**totals, **about}, reporter)
@@ -156,9 +157,13 @@ def _plan(
     return plan
 
 
-def open_pool(teacher: Teacher, workers: int, folder: Path, dask: str | None) -> Pool:
-    """Processes of this machine, or the workers of a dask scheduler."""
-    return ClusterPool(teacher, dask, workers, folder) if dask else TeacherPool(teacher, workers, folder)
+def open_pool(
+    teacher: Teacher, workers: int, folder: Path, dask: str | None, reporter: Reporter | None = None
+) -> Pool:
+    """Processes of this machine, or the workers of a dask scheduler; the ``reporter`` is told of waiting."""
+    if dask:
+        return ClusterPool(teacher, dask, workers, folder, reporter)
+    return TeacherPool(teacher, workers, folder)
 
 
 def _labelling_minutes(config: DistillConfig) -> float | None:
@@ -168,9 +173,19 @@ def _labelling_minutes(config: DistillConfig) -> float | None:
     return config.minutes * LABELLING_SHARE * (1.0 - config.rounds.most * config.rounds.training_share)
 
 
-def _run_chains(plan: Plan, pool: Pool, folder: Path, reporter: Reporter, clock: Clock) -> dict[str, Any]:
+def _driver_versions(plan: Plan, out: Path) -> dict[str, str]:
+    """Versions of a plan's drivers by their names: those that the run began with, where it knows them."""
+    known = versions_in(out) if (out / RUN_FILE).is_file() else {}
+    names = {chain.spec.driver for chain in plan.chains if chain.spec.driver}
+    return {name: known.get(f"driver_{name}") or create_teacher(name).version for name in names}
+
+
+def _run_chains(
+    plan: Plan, pool: Pool, folder: Path, reporter: Reporter, clock: Clock, versions: dict[str, str]
+) -> dict[str, Any]:
     together = flocks(plan.chains, plan.structures, pool.size)
-    tasks = [_task_of(flock, plan.structures, folder, alone=len(plan.chains) == 1) for flock in together]
+    alone = len(plan.chains) == 1
+    tasks = [_task_of(flock, plan.structures, folder, alone, versions) for flock in together]
     training = [flock[0].spec.purpose == "train" for flock in together]
     made = [0] * len(tasks)
     reporter.start("labelling", sum(chain.spec.frames for chain in plan.chains))
@@ -220,9 +235,17 @@ def flocks(
     return made
 
 
-def _task_of(flock: list[PlannedChain], structures: dict[int, ase.Atoms], folder: Path, alone: bool) -> Task:
+def _task_of(
+    flock: list[PlannedChain],
+    structures: dict[int, ase.Atoms],
+    folder: Path,
+    alone: bool,
+    versions: dict[str, str],
+) -> Task:
+    driver = versions.get(flock[0].spec.driver or "")
     tasks = [
-        chain_task(chain.spec, structures, folder / chain.spec.name, chain.config, alone) for chain in flock
+        chain_task(chain.spec, structures, folder / chain.spec.name, chain.config, alone, driver)
+        for chain in flock
     ]
     return tasks[0] if len(tasks) == 1 else flock_task(tasks)
 

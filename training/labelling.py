@@ -13,12 +13,13 @@ from typing import Any
 import ase
 import ase.io
 import numpy as np
+from ase.calculators.calculator import BaseCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from compactff_md.errors import CompactFFError, NotFiniteError
 from compactff_md.files import atomic_write
 from compactff_md.structure import Structure
-from compactff_md.teachers import Teacher, create_teacher
+from compactff_md.teachers import Teacher, check_version, create_teacher
 from compactff_md.training.frames import PARTS_TOLERANCE_EV
 from compactff_md.training.journal import Journal
 from compactff_md.training.label import Label
@@ -73,6 +74,7 @@ class Labeller:
 
     ``counts`` are those of the chain at work, ``totals`` of those before it in this run and process. What is
     in the ``journal`` is not asked again, but counted: it was paid for after the last count that was kept.
+    Copies have counts and a journal of their own, and the calculator together, also when it is made anew.
     """
 
     teacher: Teacher
@@ -81,7 +83,12 @@ class Labeller:
     journal: Journal | None = None
 
     def __post_init__(self) -> None:
-        self.calculator = self.teacher.calculator()
+        self._shared = [self.teacher.calculator()]
+
+    @property
+    def calculator(self) -> BaseCalculator:
+        """The calculator at work."""
+        return self._shared[0]
 
     def label(self, atoms: ase.Atoms) -> Label:
         """Label one structure; the stress only where it is periodic in all directions.
@@ -90,6 +97,8 @@ class Labeller:
         ------
         TeacherFailure
             If the calculation fails or is not finite. The next call gets a fresh calculator.
+        CompactFFError
+            If that would be of another version of the teacher.
         """
         self.counts.calls += 1
         if self.journal is not None and (known := self.journal.find(atoms)):
@@ -162,21 +171,25 @@ class Labeller:
 
     def _failed(self, reason: str) -> None:
         self.counts.last_failure = " ".join(reason.split())[:300]
-        self.calculator = self.teacher.calculator()
+        self._shared[0] = self.teacher.calculator()
 
 
-def labeller_here(name: str, settings: dict[str, Any]) -> Labeller:
+def labeller_here(name: str, settings: dict[str, Any], version: str | None = None) -> Labeller:
     """A teacher by its name, made once in each thread: a calculator does one structure at a time.
+
+    Any ``version`` is right where none is given.
 
     Raises
     ------
     CompactFFError
-        As :func:`compactff_md.teachers.create_teacher`.
+        As :func:`compactff_md.teachers.create_teacher`, and where the teacher here is of another version.
     """
     made = vars(_labellers)
-    key = json.dumps([name, settings], sort_keys=True)
+    key = json.dumps([name, settings, version], sort_keys=True)
     if key not in made:
-        made[key] = Labeller(create_teacher(name, **settings))
+        teacher = create_teacher(name, **settings)
+        check_version(name, teacher.version, version or teacher.version)
+        made[key] = Labeller(teacher)
     return made[key]
 
 

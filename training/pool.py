@@ -112,7 +112,8 @@ class TeacherPool:
                 encoding="utf-8",
                 env=environment,
             )
-        _send(process, {"teacher": self.teacher.name, "settings": self.teacher.settings})
+        teacher = self.teacher
+        _send(process, {"teacher": teacher.name, "settings": teacher.settings, "version": teacher.version})
         return process
 
     def run(
@@ -133,7 +134,7 @@ class TeacherPool:
         CompactFFError
             What a task raised, or that a process died.
         """
-        deal = _Dealer(tasks, self.workers, time_left)
+        deal = Dealer(tasks, self.workers, time_left)
         if self.labeller is not None:
             return [self._here(index, task, on_frames) for index, task in deal]
         results: list[dict[str, Any]] = [{} for _ in tasks]
@@ -156,12 +157,13 @@ class TeacherPool:
         assert self.labeller is not None
         return perform(task, self.labeller, lambda frames: on_frames(index, frames))
 
-    def _drive(self, number: int, deal: _Dealer, events: queue.Queue) -> None:
+    def _drive(self, number: int, deal: Dealer, events: queue.Queue) -> None:
         """Feed one process; ends with the tasks, or with an error."""
         process = self.processes[number]
         for index, task in deal:
             try:
-                _send(process, task)
+                with suppress(OSError):  # one that has ended may have said why
+                    _send(process, task)
                 assert process.stdout is not None
                 for line in process.stdout:
                     message = json.loads(line)
@@ -178,7 +180,7 @@ class TeacherPool:
                 return
 
 
-class _Dealer:
+class Dealer:
     """Hands out tasks one by one, to any thread, each with its share of the time."""
 
     def __init__(self, tasks: list[Task], workers: int, time_left: Callable[[], float] | None) -> None:
@@ -186,7 +188,7 @@ class _Dealer:
         self.next = 0
         self.lock = threading.Lock()
 
-    def __iter__(self) -> _Dealer:
+    def __iter__(self) -> Dealer:
         return self
 
     def __next__(self) -> tuple[int, Task]:

@@ -77,7 +77,8 @@ def relax_all(
         done: set[int] = set()
 
         def on_frames(index: int, frames: int) -> None:
-            done.add(index)
+            if frames:
+                done.add(index)
             clock.save_now_and_then()
             reporter.update(len(members) - len(missing) + len(done))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def open_run(
     run = _reopen(path, identity, changeable) if there else _create(path, identity)
     if team.leads:
         team.wait()
-    return run
+    return replace(run, path=path.absolute())  # for workers, whose current folder is another
 
 
 def _create(path: Path, identity: dict[str, Any]) -> RunFolder:

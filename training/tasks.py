@@ -53,8 +53,12 @@ def chain_task(
     folder: Path,
     config: SamplingConfig,
     alone: bool = False,
+    driver_version: str | None = None,
 ) -> Task:
-    """Make one chain's frames in its folder, ``alone`` or among others; the result is its counts."""
+    """Make one chain's frames in its folder, ``alone`` or among others; the result is its counts.
+
+    A driver of another version than ``driver_version`` is refused.
+    """
     return {
         "kind": "chain",
         "alone": alone,
@@ -62,6 +66,7 @@ def chain_task(
         "structures": {str(member): encode_atoms(structures[member]) for member in spec.members},
         "folder": str(folder),
         "config": config.model_dump(mode="json"),
+        "driver_version": driver_version,
     }
 
 
@@ -134,8 +139,8 @@ def _relax(task: Task, labeller: Labeller, report: Callable[[int], None]) -> dic
 def _chain(task: Task, labeller: Labeller) -> Chain:
     """A chain whose failures are its own."""
     structures = {int(member): decode_atoms(atoms) for member, atoms in task["structures"].items()}
-    config = SamplingConfig(**task["config"])
-    return Chain(ChainSpec(**task["spec"]), structures, Path(task["folder"]), config, copy.copy(labeller))
+    spec, config, folder = ChainSpec(**task["spec"]), SamplingConfig(**task["config"]), Path(task["folder"])
+    return Chain(spec, structures, folder, config, copy.copy(labeller), task["driver_version"])
 
 
 def _running(

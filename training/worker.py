@@ -14,8 +14,7 @@ import traceback
 from typing import Any, TextIO
 
 from compactff_md.errors import CompactFFError
-from compactff_md.teachers import create_teacher
-from compactff_md.training.labelling import Labeller
+from compactff_md.training.labelling import labeller_here
 from compactff_md.training.tasks import perform
 
 REPORT_SECONDS = 0.2
@@ -30,7 +29,7 @@ def serve(requests: TextIO, replies: TextIO) -> None:
 
     try:
         first = json.loads(requests.readline())
-        labeller = Labeller(create_teacher(first["teacher"], **first["settings"]))
+        labeller = labeller_here(first["teacher"], first["settings"], first["version"])
         for line in requests:
             send(event="done", result=perform(json.loads(line), labeller, _Throttle(send)))
     except CompactFFError as error:

@@ -304,11 +304,19 @@ def test_of_a_driven_box_only_free_pieces_are_labelled(tmp_path, spec):
     assert [frame.info["source"] for frame in frames[:2]] == ["md", "rattle"]
 
 
+def test_a_chain_makes_its_own_folder_alone(tmp_path, spec):
+    """Where those above are missing, this is another machine than that of the run."""
+    with pytest.raises(FileNotFoundError):
+        run(tmp_path / "labels" / "chain", spec, {0: molecule("CH3OH")}, sampling())
+    assert list(tmp_path.iterdir()) == []
+
+
 STUDENT = "student:organic-ultra-tiny"
 FLOCK = ("CH3OH", "H2O", "CH3CH2OH")
 
 
 def flock_of(tmp_path, spec, config, names=FLOCK):
+    tmp_path.mkdir(exist_ok=True)
     return [
         chain_task(
             spec.model_copy(update={"name": name, "driver": STUDENT, "frames": 3 + k}),

@@ -1,3 +1,4 @@
+import json
 import re
 
 import numpy as np
@@ -111,6 +112,17 @@ def test_chains_with_a_driver_are_shared_between_all_of_a_cluster(tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         generate_labels(config, [molecule("CH3OH")], create_teacher(EMT), tmp_path, Reporter())
     assert [len(task.get("chains", [task])) for task in pool.tasks] == [1, 2, 2, 2]
+    drivers = [chain["driver_version"] for task in pool.tasks for chain in task.get("chains", [task])]
+    assert drivers == [None, *[create_teacher(EMT).version] * 6]
+
+
+def test_a_driver_of_another_version_than_the_run_began_with_is_refused(tmp_path):
+    sampling = {"driver": EMT, "relax_steps": 0, "n_workers": 1, "test_temperatures_K": [300]}
+    config = make_config(DistillConfig, {"structures": "x", "sampling": sampling})
+    identity = {"teacher_version": "x", f"driver_{EMT}": "another"}
+    (tmp_path / "run.json").write_text(json.dumps({"identity": identity, "finished": False}))
+    with pytest.raises(CompactFFError, match="wanted is another"):
+        generate_labels(config, [molecule("CH3OH")], create_teacher(EMT), tmp_path, Reporter())
 
 
 def test_frames_that_are_all_rejected_end_the_labelling_and_are_told(tmp_path):

@@ -1,3 +1,6 @@
+import copy
+import re
+import shutil
 from types import SimpleNamespace
 
 import ase
@@ -9,6 +12,8 @@ from ase.calculators.emt import EMT
 from ase.io import read
 
 from compactff_md.errors import CompactFFError
+from compactff_md.student import student_file
+from compactff_md.teachers import create_teacher
 from compactff_md.training.checks import check_labels
 from compactff_md.training.config import CheckConfig
 from compactff_md.training.dataset import read_labelled
@@ -17,6 +22,7 @@ from compactff_md.training.labelling import (
     Labeller,
     TeacherFailure,
     labelled_atoms,
+    labeller_here,
     write_frames,
 )
 
@@ -72,6 +78,43 @@ def test_failures_are_counted_and_the_next_call_works():
     assert labeller.counts.last_failure == "energy, forces or stress are not finite"
     assert np.isfinite(labeller.label(atoms).energy_eV)
     assert labeller.counts.calls == 3
+
+
+def test_a_teacher_here_is_of_the_version_that_is_asked_for(tmp_path):
+    name = f"student:{tmp_path / 'model.safetensors'}"
+    energies, versions = [], []
+    for student in ("organic-ultra-tiny", "organic-tiny"):
+        shutil.copy(student_file(student), tmp_path / "model.safetensors")
+        versions.append(create_teacher(name).version)
+        labeller = labeller_here(name, {}, versions[-1])
+        assert labeller_here(name, {}, versions[-1]) is labeller
+        energies.append(labeller.label(molecule("H2O")).energy_eV)
+    assert abs(energies[0] - energies[1]) > 1e-4
+    with pytest.raises(CompactFFError, match=f"wanted is {re.escape(versions[0])}"):
+        labeller_here(name, {"device": "cpu"}, versions[0])
+
+
+def test_copies_share_a_calculator_that_was_made_anew():
+    """Each chain has a copy; they began with one that was lost, and lost a frame to it."""
+    made = []
+
+    class Mortal(EMT):
+        """Only the first one dies."""
+
+        def calculate(self, *arguments, **options):
+            if made[0] is self:
+                raise RuntimeError("broken pipe")
+            super().calculate(*arguments, **options)
+
+    def make():
+        made.append(Mortal())
+        return made[-1]
+
+    labeller = Labeller(teacher(make))
+    with pytest.raises(TeacherFailure):
+        copy.copy(labeller).label(molecule("H2O"))
+    copy.copy(labeller).label(molecule("H2O"))
+    assert len(made) == 2
 
 
 def test_the_free_energy_is_taken_where_there_is_one():

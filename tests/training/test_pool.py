@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 import time
 
 import numpy as np
@@ -66,6 +67,20 @@ def test_a_failure_in_a_process_is_told_here(tmp_path):
         atoms = molecule("H2O")
         atoms.numbers[0] = 92
         pool.run([relax_task(atoms, 5, "structure 3")], lambda i, n: None)
+
+
+def test_a_process_that_imports_another_teacher_is_told(tmp_path, monkeypatch):
+    """This process goes on with what it imported, a fresh one finds what the file is now."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taught.py").write_text("from ase.calculators.emt import EMT as make\n")
+    teacher = create_teacher("taught:make")
+    (tmp_path / "taught.py").write_text("from ase.calculators.lj import LennardJones as make\n")
+    with (
+        TeacherPool(teacher, 2, tmp_path) as pool,
+        pytest.raises(CompactFFError, match=f"wanted is {teacher.version}.*the Python that began the run"),
+    ):
+        pool.run([relax_task(molecule("H2O"), 5, "structure 0")], lambda i, n: None)
+    monkeypatch.delitem(sys.modules, "taught")
 
 
 def test_a_killed_process_is_told_with_its_log(tmp_path):

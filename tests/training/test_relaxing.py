@@ -37,6 +37,24 @@ def relaxed_in(folder, reporter=None, minutes=None, pool=None):
         return relax_all(structures, [0, 1, 2], 5, opened, folder, reporter or Reporter(), clock)
 
 
+def test_a_pool_may_say_that_nothing_is_done_yet(tmp_path):
+    """A cluster does, every few seconds, so that the clock is kept; the structure counted as relaxed."""
+
+    class Ticking(TeacherPool):
+        def run(self, tasks, on_frames, time_left=None):
+            for index in range(len(tasks)):
+                on_frames(index, 0)
+            return super().run(tasks, on_frames, time_left)
+
+    class Progress(Reporter):
+        def update(self, done, **numbers):
+            seen.append(done)
+
+    seen: list[float] = []
+    relaxed_in(tmp_path, Progress(), pool=Ticking(create_teacher("ase.calculators.emt:EMT"), 1, tmp_path))
+    assert seen == [0, 0, 0, 1, 2, 3]
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """Atoms of every structure that EMT was asked about."""

@@ -21,6 +21,13 @@ def test_a_new_folder_is_taken_and_found_again(tmp_path):
     assert open_run(out, "train", TrainConfig(), {"train_sha256": "1"}, ALONE).finished
 
 
+def test_the_folder_is_the_same_from_wherever_it_is_looked_at(tmp_path, monkeypatch):
+    """Workers of a cluster wrote labels below their own current folder."""
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert open_run("out", "train", TrainConfig(), {}, ALONE).path == tmp_path / "out"
+
+
 @pytest.mark.parametrize(
     ("command", "values", "digest", "message"),
     [
