@@ -29,6 +29,7 @@ from compactff_md.student import load, student_file
 
 _PRINTING = threading.RLock()  # the standard output is that of all threads
 _FOUND: dict[str, tuple[Any, str]] = {}  # of modules: their spec, which a reload makes anew, and version
+MACE_OFF = ("off-small", "off-medium", "off-large")  # of organic molecules; others are of crystals
 UP_TO_RADON = frozenset(chemical_symbols[1 : MAX_ATOMIC_NUMBER + 1])
 # What TBLite takes beside the method; its printing and its cache are set here.
 TBLITE_ARGUMENTS = (
@@ -153,7 +154,7 @@ def create_teacher(name: str, **arguments: Any) -> Teacher:
     Parameters
     ----------
     name
-        A key of ``KINDS`` (``mace:FILE``, ``student:FILE`` and ``orb:NAME`` with what follows the
+        A key of ``KINDS`` (``mace:FILE-or-NAME``, ``student:FILE`` and ``orb:NAME`` with what follows the
         colon), or ``module:callable``, where calling it with ``arguments`` returns an ASE calculator;
         modules of the current folder are found.
     arguments
@@ -200,9 +201,8 @@ def _tblite(method: str) -> Callable[[str, dict[str, Any]], BaseCalculator]:
     def build(target: str, settings: dict[str, Any]) -> BaseCalculator:
         unknown = sorted(set(settings) - set(TBLITE_ARGUMENTS))
         if unknown:
-            raise CompactFFError(
-                f"{method} has no argument {', '.join(unknown)}; allowed are {', '.join(TBLITE_ARGUMENTS)}"
-            )
+            allowed = ", ".join(TBLITE_ARGUMENTS)
+            raise CompactFFError(f"{method} has no argument {', '.join(unknown)}; allowed are {allowed}")
         from tblite.ase import TBLite
 
         return TBLite(method=method, verbosity=0, **settings)
@@ -227,11 +227,20 @@ def _chgnet(target: str, settings: dict[str, Any]) -> BaseCalculator:
 
 
 def _mace(target: str, settings: dict[str, Any]) -> BaseCalculator:
-    from mace.calculators import MACECalculator
+    from mace import calculators
+    from mace.calculators.foundations_models import mace_mp_names
 
-    if not Path(target).is_file():
-        raise CompactFFError(f"no such MACE model: {target}; expected mace:FILE with a model file")
-    return MACECalculator(model_paths=target, **{"default_dtype": "float64", **_with_device(settings)})
+    options = {"default_dtype": "float64", **_with_device(settings)}
+    if Path(target).is_file():
+        return calculators.MACECalculator(model_paths=target, **options)
+    if target in MACE_OFF:
+        return calculators.mace_off(model=target.removeprefix("off-"), **options)
+    if target not in mace_mp_names:
+        names = ", ".join(filter(None, [*mace_mp_names, *MACE_OFF]))
+        raise CompactFFError(
+            f"no such MACE model: {target}; expected a model file, or one that MACE downloads: {names}"
+        )
+    return calculators.mace_mp(model=target, **options)
 
 
 def _orb(target: str, settings: dict[str, Any]) -> BaseCalculator:
@@ -241,11 +250,9 @@ def _orb(target: str, settings: dict[str, Any]) -> BaseCalculator:
     calculator = importlib.import_module(f"orb_models.forcefield.{place}").ORBCalculator
     name = target.replace("-", "_")
     if not hasattr(pretrained, name):
-        raise CompactFFError(
-            f"orb_models has no model {target!r}; such a name is orb_v3_conservative_inf_omat"
-        )
-    device = _with_device(settings).pop("device")
-    options = {key: value for key, value in settings.items() if key != "device"}
+        raise CompactFFError(f"orb_models has no model {target!r}; one is orb_v3_conservative_inf_omat")
+    options = _with_device(settings)
+    device = options.pop("device")
     model = getattr(pretrained, name)(device=device, **options)
     # Releases before 0.6 return the model alone, later ones the model and an adapter of atoms.
     return calculator(*(model if isinstance(model, tuple) else (model,)), device=device)
@@ -272,23 +279,21 @@ def _callable(name: str, settings: dict[str, Any]) -> BaseCalculator:
     finally:
         sys.path.remove(str(Path.cwd()))
     if not isinstance(calculator, BaseCalculator):
-        raise CompactFFError(
-            f"teacher {name!r} returned a {type(calculator).__name__}; expected an ASE calculator"
-        )
+        kind = type(calculator).__name__
+        raise CompactFFError(f"teacher {name!r} returned a {kind}; expected an ASE calculator")
     return calculator
 
 
 _XTB = 'pip install "compactff-md[xtb]"'
 _SEVENNET = 'pip install "compactff-md[sevennet]"'
+_CHGNET = 'pip install "compactff-md[chgnet]"'
 TEACHERS = {
     "gfn2-xtb": TeacherKind(_tblite("GFN2-xTB"), "tblite", _XTB, elements=UP_TO_RADON),
     "gfn1-xtb": TeacherKind(_tblite("GFN1-xTB"), "tblite", _XTB, elements=UP_TO_RADON),
     "sevennet-0": TeacherKind(_sevennet("7net-0"), "sevenn", _SEVENNET),
     "sevennet-l3i5": TeacherKind(_sevennet("7net-l3i5"), "sevenn", _SEVENNET),
-    "chgnet": TeacherKind(
-        _chgnet, "chgnet", 'pip install "compactff-md[chgnet]"', elements=UP_TO_RADON, periodic_only=True
-    ),
-    "mace": TeacherKind(_mace, "mace", "pip install mace-torch", target="FILE"),
+    "chgnet": TeacherKind(_chgnet, "chgnet", _CHGNET, elements=UP_TO_RADON, periodic_only=True),
+    "mace": TeacherKind(_mace, "mace", "pip install mace-torch", target="FILE-or-NAME"),
     "orb": TeacherKind(_orb, "orb_models", "pip install orb-models", target="NAME"),
 }
 
@@ -346,7 +351,8 @@ def _elements_of(calculator: BaseCalculator) -> frozenset[str] | None:
 def _version_of(name: str) -> str:
     key, target = _split(name)
     found = _module_version(KINDS[key].module if key else name.partition(":")[0])
-    own_file = str(student_file(target)) if key == "student" else target if key == "mace" else ""
+    is_file = key == "mace" and Path(target).is_file()
+    own_file = str(student_file(target)) if key == "student" else target if is_file else ""
     return f"{found}, {_checksum(own_file)}" if own_file else found
 
 

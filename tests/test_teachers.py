@@ -189,11 +189,38 @@ def test_chgnet_is_for_crystals(monkeypatch):
         teacher.check(molecule("H2O"))
 
 
+def foundations(monkeypatch):
+    """MACE's names of models with weights that it downloads; the first stands for its default."""
+    calculators = sys.modules["mace.calculators"]
+    names = types.ModuleType("mace.calculators.foundations_models")
+    names.mace_mp_names = [None, "medium-mpa-0", "small"]
+    monkeypatch.setitem(sys.modules, names.__name__, names)
+    monkeypatch.setattr(sys.modules["mace"], "calculators", calculators, raising=False)
+
+
+def test_mace_knows_models_by_name(monkeypatch):
+    crystals, molecules = [], []
+    replaced(
+        monkeypatch,
+        "mace.calculators",
+        mace_mp=lambda **options: crystals.append(options) or EMT(),
+        mace_off=lambda **options: molecules.append(options) or EMT(),
+    )
+    foundations(monkeypatch)
+    create_teacher("mace:medium-mpa-0", device="cpu")
+    assert crystals == [{"model": "medium-mpa-0", "device": "cpu", "default_dtype": "float64"}]
+    create_teacher("mace:off-small", device="cpu", default_dtype="float32")
+    assert molecules == [{"model": "small", "device": "cpu", "default_dtype": "float32"}]
+    with pytest.raises(CompactFFError, match="one that MACE downloads: medium-mpa-0, small, off-small, off-"):
+        create_teacher("mace:huge")
+
+
 def test_mace_takes_a_file_and_records_its_checksum(monkeypatch, tmp_path):
     class Mace(Told):
         z_table = types.SimpleNamespace(zs=[1, 6])
 
     replaced(monkeypatch, "mace.calculators", MACECalculator=Mace)
+    foundations(monkeypatch)
     with pytest.raises(CompactFFError, match="no such MACE model"):
         create_teacher(f"mace:{tmp_path / 'none'}")
     model = tmp_path / "mace.model"

@@ -183,7 +183,7 @@ def _rounds(
         arguments = (index, config, part, sets, tests, starts, teacher, folder, budget, left_s)
 
         def open_there(teacher: Teacher, workers: int, folder: Path) -> Pool:
-            return open_pool(teacher, workers, folder, config.sampling.dask)
+            return open_pool(teacher, workers, folder, config.sampling.dask, reporter)
 
         run_round(*arguments, open_there, team.leads, reporter)
         team.wait()

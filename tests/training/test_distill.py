@@ -76,6 +76,8 @@ def test_from_a_structure_to_a_student(config, tmp_path):
     assert metadata.size == "ultra-tiny"
     assert metadata.data["train"] == len(read(tmp_path / "out" / "train.xyz", ":")) == 57
     assert metadata.metrics["test_300K"]["frames"] == 5
+    told = metadata.metrics["test_600K"]["uncertainty"]
+    assert told["atoms"] == 5 * 6 and {"spearman", "roc_auc", "calibration"} <= told.keys()
     assert network.elements == ["H", "C", "O"]
     metrics = json.loads(result.metrics_file.read_text())
     assert metrics["labels"]["frames"] == {"test_300K": 5, "test_600K": 5, "train": 57, "valid": 3}
