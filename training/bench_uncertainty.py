@@ -39,7 +39,8 @@ def _row(name: str, atoms: ase.Atoms) -> dict[str, Any]:
     student = load(name)
     both = (student.ase_calculator(uncertainty=None), student.ase_calculator())
     rng = np.random.default_rng(0)
-    start, spent, times = atoms.positions.copy(), 0.0, []
+    start, spent = atoms.positions.copy(), 0.0
+    times: list[list[float]] = []
     while spent < SECONDS or len(times) < 2 * WARM_UP:
         positions = start + rng.normal(0.0, STEP_A, start.shape)
         pair = [_seconds(calculator, atoms, positions) for calculator in both]
