@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,7 @@ ATOMS_HARTREE = (
     162.2546, 200.0530, 242.3460, 289.3590, 341.2590, 398.1100, 460.1480, 527.5400,
 )  # fmt: skip
 ISOLATED_LIMIT_EV_PER_ATOM = 20.0
+SAME_ISOLATED_EV = 1e-3
 USUAL_DEVIATIONS = 20.0
 # What (energy difference) / (work of the forces) is where the units are not eV and eV/A.
 WRONG_RATIOS = {
@@ -254,17 +256,45 @@ def _cell_of(frame: Frame) -> tuple[bytes, bytes]:
     return structure.numbers.tobytes(), rounded.tobytes()
 
 
+def check_isolated_agree(parts: Sequence[LabelledSet], given_eV: Container[str] = ()) -> None:
+    """Refuse isolated atoms of one element whose energies differ, and energies that are not finite.
+
+    Raises
+    ------
+    CompactFFError
+        Naming both frames; not for elements whose energies are given beside the frames.
+    """
+    first: dict[str, tuple[float, str]] = {}
+    for symbol, energy, name in (told for part in parts for told in part.isolated_frames):
+        if symbol in given_eV:
+            continue
+        if not np.isfinite(energy):
+            raise CompactFFError(
+                f"{name}: the energy of the isolated {symbol} is {energy}; label it again or drop the frame"
+            )
+        known, where = first.setdefault(symbol, (energy, name))
+        if abs(energy - known) > SAME_ISOLATED_EV:
+            raise CompactFFError(
+                f"{name} has {energy:.4f} eV for the isolated {symbol}, {where} has {known:.4f}; allowed are "
+                f"differences of {SAME_ISOLATED_EV:g} eV. Drop one, or give the right energy with "
+                "isolated_energies_eV"
+            )
+
+
 def check_isolated(frames: tuple[Frame, ...], isolated_eV: dict[str, float]) -> None:
     """Refuse energies of isolated atoms on another scale than those of the frames.
 
     Raises
     ------
     CompactFFError
-        If an element of the frames has none while others do, or the frames are more than 20 eV an atom
-        away from the sum of their isolated atoms.
+        If one is not finite, an element of the frames has none while others do, or the frames are more than
+        20 eV an atom away from the sum of their isolated atoms.
     """
     if not isolated_eV:
         return
+    for symbol, energy in isolated_eV.items():
+        if not np.isfinite(energy):
+            raise CompactFFError(f"the energy of the isolated {symbol} is {energy}; expected a number in eV")
     elements = LabelledSet(frames).elements
     missing = [symbol for symbol in elements if symbol not in isolated_eV]
     if missing:

@@ -13,7 +13,13 @@ import numpy as np
 
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure, read_structures
-from compactff_md.training.checks import are_like_hartree, check_disjoint, check_labels, structure_key
+from compactff_md.training.checks import (
+    are_like_hartree,
+    check_disjoint,
+    check_isolated_agree,
+    check_labels,
+    structure_key,
+)
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.frames import Frame, LabelledSet
 from compactff_md.training.keys import (
@@ -63,15 +69,16 @@ def _labelled(atoms: list[ase.Atoms], label: str, keys: LabelKeys, like: LabelKe
     resolved = resolve_keys(atoms, keys, label, like)
     for kind, name, other in other_names(resolved, keys, like or LabelKeys()):
         _warn(f"{label}: not all frames have the {kind} {other!r} of the training; {name!r} is read instead")
-    frames, isolated = [], {}
+    frames, isolated = [], []
     for index, frame in enumerate(atoms):
         name = f"{label} frame {index}"
         if is_isolated(frame):
-            isolated[frame.get_chemical_symbols()[0]] = energy_of(frame, resolved, name)
+            isolated.append((frame.get_chemical_symbols()[0], energy_of(frame, resolved, name), name))
         elif not is_left_out(frame):
             frames.append(make_frame(frame, resolved, name))
     _warn_of_weights(atoms, label)
-    return LabelledSet(tuple(frames), isolated, keys=resolved)
+    energies = {symbol: energy for symbol, energy, _ in isolated}
+    return LabelledSet(tuple(frames), energies, keys=resolved, isolated_frames=tuple(isolated))
 
 
 def _warn_of_weights(atoms: list[ase.Atoms], label: str) -> None:
@@ -134,8 +141,9 @@ def load_sets(
         frame is in both sets or has an element that ``config.elements`` leaves out.
     """
     parts, keys = _read_together(train, config)
-    isolated = {symbol: energy for part in parts for symbol, energy in part.isolated_eV.items()}
-    isolated.update(given_isolated(config, keys))
+    given = given_isolated(config, keys)
+    check_isolated_agree(parts, given)
+    isolated = {symbol: energy for part in parts for symbol, energy in part.isolated_eV.items()} | given
     frames = tuple(frame for part in parts for frame in part.frames)
     everything = LabelledSet(frames, isolated, all(part.by_teacher for part in parts), keys)
     checked = check_labels(_wanted(everything, config), config.checks)
@@ -178,7 +186,7 @@ def given_isolated(config: TrainConfig, like: LabelKeys | None = None) -> dict[s
     Raises
     ------
     CompactFFError
-        If the file holds anything but single atoms.
+        If the file holds anything but single atoms, or two energies of an element.
     """
     given = config.isolated_energies_eV
     if not isinstance(given, str):
@@ -188,6 +196,7 @@ def given_isolated(config: TrainConfig, like: LabelKeys | None = None) -> dict[s
         raise CompactFFError(
             f"{content.frames[0].name} has {len(content.frames[0])} atoms; expected isolated atoms only"
         )
+    check_isolated_agree([content])
     return content.isolated_eV
 
 

@@ -48,12 +48,14 @@ class LabelledSet:
 
     ``by_teacher`` is True where an ASE calculator of this run made the labels, whose energies are in eV.
     ``keys`` are the names under which the labels were found, None where they are not one file's.
+    ``isolated_frames`` are all isolated atoms of the source: symbol, energy in eV, and where it is from.
     """
 
     frames: tuple[Frame, ...]
     isolated_eV: dict[str, float] = field(default_factory=dict)
     by_teacher: bool = False
     keys: LabelKeys | None = None
+    isolated_frames: tuple[tuple[str, float, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -109,6 +109,33 @@ def test_training_and_validation_have_the_same_energies(water_frames, tmp_path):
     assert load_sets([both], None, config)[0].isolated_eV == {"H": -3.1, "O": -2.1}
 
 
+def test_isolated_atoms_of_one_element_have_one_energy(water_frames, tmp_path):
+    def atom(symbol: str, energy_eV: float) -> ase.Atoms:
+        return ase.Atoms(symbol, info={"energy": energy_eV})
+
+    frames = [*water_frames, atom("H", -3.0), atom("O", -2.0)]
+    message = r"frame 10 has 5.0000 eV for the isolated H, the given list, frame 8 has -3.0000; allowed are"
+    with pytest.raises(CompactFFError, match=message):
+        load_sets([[*frames, atom("H", 5.0)]], None, TrainConfig())
+    write(tmp_path / "atoms.xyz", [atom("O", -2.0), atom("H", -2.99)])
+    with pytest.raises(CompactFFError, match=r"atoms.xyz frame 1 has -2.9900 eV .*list, frame 8 has -3.0000"):
+        load_sets([frames, tmp_path / "atoms.xyz"], None, TrainConfig())
+    same = [*frames, atom("H", -3.0005)]
+    assert load_sets([same], None, TrainConfig())[0].isolated_eV["O"] == -2.0
+    nan = [*water_frames, atom("H", float("nan")), atom("O", -2.0)]
+    with pytest.raises(CompactFFError, match="frame 8: the energy of the isolated H is nan; label it again"):
+        load_sets([nan], None, TrainConfig())
+    with pytest.raises(CompactFFError, match="the energy of the isolated H is nan; expected a number in eV"):
+        load_sets([frames], None, TrainConfig(isolated_energies_eV={"H": float("nan")}))
+    # What is given outranks the frames.
+    config = TrainConfig(isolated_energies_eV={"H": -3.1})
+    for files in ([nan], [frames, tmp_path / "atoms.xyz"]):
+        assert load_sets(files, None, config)[0].isolated_eV == {"H": -3.1, "O": -2.0}
+    write(tmp_path / "two.xyz", [atom("H", -3.0), atom("H", -3.1), atom("O", -2.0)])
+    with pytest.raises(CompactFFError, match=r"two.xyz frame 1 has -3.1000 eV for the isolated H"):
+        load_sets([frames], None, TrainConfig(isolated_energies_eV=str(tmp_path / "two.xyz")))
+
+
 def test_isolated_energies_from_the_configuration(ethanol_files, tmp_path):
     given = {"H": -13.5, "C": -1025.0, "O": -2035.0}
     config = make_config(TrainConfig, {"isolated_energies_eV": given})
