@@ -84,13 +84,20 @@ class FrameStore:
         self.has_atom_energies = torch.from_numpy(np.repeat(given, self.sizes)).to(self.device, self.dtype)
 
     def _keep_pairs(self, frames: tuple[Frame, ...], cutoff_A: float) -> None:
-        parts = [_pairs(frame, cutoff_A) for frame in frames]
+        dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
+        parts = [_pairs(frame, cutoff_A, dtype) for frame in frames]
         counts = np.concatenate([part[0] for part in parts])
         self.widths = np.array([max(1, int(part[0].max())) for part in parts])
+        end = int(counts.sum())
+        vectors, steps = np.empty((end + 1, 3), dtype), np.empty(end + 1, np.int32)
         # One more pair stands for every empty place: far away, and the atom itself.
-        vectors = np.concatenate([*(part[1] for part in parts), [[PADDING_A, 0.0, 0.0]]])
-        steps = np.concatenate([*(part[2] for part in parts), [0]])
-        self.pair_vectors = torch.from_numpy(vectors).to(self.device, self.dtype)  # (P + 1, 3)
+        vectors[end], steps[end] = (PADDING_A, 0.0, 0.0), 0
+        while parts:  # each is freed as soon as it is in its place
+            _, own_vectors, own_steps = parts.pop()
+            start = end - len(own_steps)
+            vectors[start:end], steps[start:end] = own_vectors, own_steps
+            end = start
+        self.pair_vectors = torch.from_numpy(vectors).to(self.device)  # (P + 1, 3)
         self.pair_steps = torch.from_numpy(steps).to(self.device)  # (P + 1,)
         self.counts = torch.from_numpy(counts).to(self.device)  # (all atoms,)
         self.starts = torch.from_numpy(np.cumsum(counts) - counts).to(self.device)
@@ -140,12 +147,12 @@ def _virial(frame: Frame) -> np.ndarray:
     return frame.stress_eV_per_A3 * frame.structure.volume_A3
 
 
-def _pairs(frame: Frame, cutoff_A: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _pairs(frame: Frame, cutoff_A: float, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Neighbours of each atom, vectors of the pairs, and how many rows ahead the neighbour is."""
     structure = frame.structure
     i, j, _, shifts = pair_list(structure, cutoff_A)
     vectors = structure.positions_A[j] - structure.positions_A[i] + shifts @ structure.cell_A
-    return np.bincount(i, minlength=len(structure)), vectors, j - i
+    return np.bincount(i, minlength=len(structure)), vectors.astype(dtype), (j - i).astype(np.int32)
 
 
 def epoch_batches(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Container, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,7 @@ ATOMS_HARTREE = (
     162.2546, 200.0530, 242.3460, 289.3590, 341.2590, 398.1100, 460.1480, 527.5400,
 )  # fmt: skip
 ISOLATED_LIMIT_EV_PER_ATOM = 20.0
+SAME_ISOLATED_EV = 1e-3
 USUAL_DEVIATIONS = 20.0
 # What (energy difference) / (work of the forces) is where the units are not eV and eV/A.
 WRONG_RATIOS = {
@@ -200,7 +202,8 @@ def _is_near(slope: float, ratio: float) -> bool:
 def work_slope(frames: tuple[Frame, ...]) -> tuple[float, tuple[Frame, Frame]]:
     """Energy differences of near frames over the work of their forces, NaN where none are near; and a pair.
 
-    Over a short way ``E_b - E_a = -(F_a + F_b) (x_b - x_a) / 2``; the slope between both tells the units.
+    Over a short way ``E_b - E_a = -(F_a + F_b) (x_b - x_a) / 2``; the slope between both tells the units. In
+    different cells the stress does work, too, so that pairs are of frames in the same cell.
     """
     differences, works, pair = _near_pairs(frames)
     if len(works) < 20 or not works.any():
@@ -211,22 +214,71 @@ def work_slope(frames: tuple[Frame, ...]) -> tuple[float, tuple[Frame, Frame]]:
 
 
 def _near_pairs(frames: tuple[Frame, ...]) -> tuple[np.ndarray, np.ndarray, tuple[Frame, Frame]]:
-    """Energy differences and works between the nearest 200 pairs of the most frequent molecule."""
-    kinds = Counter(frame.structure.numbers.tobytes() for frame in frames)
-    kind = kinds.most_common(1)[0][0]
-    chosen = [frame for frame in frames if frame.structure.numbers.tobytes() == kind][:1000]
+    """Energy differences and works between the nearest 200 pairs of one molecule, or one crystal's cells."""
+    chosen, cell = _in_shared_cells(frames)
+    if not chosen:
+        return np.zeros(0), np.zeros(0), (frames[0], frames[0])
     x = np.array([frame.structure.positions_A.ravel() for frame in chosen])
     f = np.array([frame.forces_eV_per_A.ravel() for frame in chosen])
     e = np.array([frame.energy_eV for frame in chosen])
     centred = x - x.mean(0)
     square = (centred**2).sum(1)
     distance = square[:, None] + square - 2 * centred @ centred.T
+    distance[cell[:, None] != cell] = np.inf
     np.fill_diagonal(distance, np.inf)
     nearest = distance.argmin(1)
     i = np.argsort(distance.min(1), kind="stable")[:200]
+    i = i[np.isfinite(distance[i, nearest[i]])]
     j = nearest[i]
     works = -0.5 * ((f[i] + f[j]) * (x[j] - x[i])).sum(1)
-    return e[j] - e[i], works, (chosen[i[0]], chosen[j[0]])
+    pair = (chosen[i[0]], chosen[j[0]]) if len(i) else (chosen[0], chosen[0])
+    return e[j] - e[i], works, pair
+
+
+def _in_shared_cells(frames: tuple[Frame, ...], most: int = 1000) -> tuple[list[Frame], np.ndarray]:
+    """Frames of the most frequent molecule whose periodic cell (to 1e-4 A) others have, and its number."""
+    cells = [_cell_of(frame) for frame in frames]
+    often = Counter(cells)
+    shared = [k for k, cell in enumerate(cells) if often[cell] > 1]
+    kinds = Counter(cells[k][0] for k in shared)
+    if not kinds:
+        return [], np.zeros(0)
+    kind = kinds.most_common(1)[0][0]
+    chosen = [k for k in shared if cells[k][0] == kind][:most]
+    number = {cell: place for place, cell in enumerate(often)}
+    return [frames[k] for k in chosen], np.array([number[cells[k]] for k in chosen])
+
+
+def _cell_of(frame: Frame) -> tuple[bytes, bytes]:
+    """Equal for the same atoms in the same cell; directions without a period have none."""
+    structure = frame.structure
+    rounded = np.round(structure.cell_A * structure.pbc[:, None], 4) + 0.0
+    return structure.numbers.tobytes(), rounded.tobytes()
+
+
+def check_isolated_agree(parts: Sequence[LabelledSet], given_eV: Container[str] = ()) -> None:
+    """Refuse isolated atoms of one element whose energies differ, and energies that are not finite.
+
+    Raises
+    ------
+    CompactFFError
+        Naming both frames; not for elements whose energies are given beside the frames.
+    """
+    first: dict[str, tuple[float, str]] = {}
+    for symbol, energy, name in (told for part in parts for told in part.isolated_frames):
+        if symbol in given_eV:
+            continue
+        if not np.isfinite(energy):
+            raise CompactFFError(
+                f"{name}: the energy of the isolated {symbol} is {energy}; label it again or drop the frame"
+            )
+        known, where = first.setdefault(symbol, (energy, name))
+        if abs(energy - known) > SAME_ISOLATED_EV:
+            raise CompactFFError(
+                f"{name} has {energy:.4f} eV for the isolated {symbol}, {where} has {known:.4f}; allowed are "
+                f"differences of {SAME_ISOLATED_EV:g} eV. Drop one, or give the right energy with "
+                "isolated_energies_eV"
+            )
 
 
 def check_isolated(frames: tuple[Frame, ...], isolated_eV: dict[str, float]) -> None:
@@ -235,11 +287,14 @@ def check_isolated(frames: tuple[Frame, ...], isolated_eV: dict[str, float]) -> 
     Raises
     ------
     CompactFFError
-        If an element of the frames has none while others do, or the frames are more than 20 eV an atom
-        away from the sum of their isolated atoms.
+        If one is not finite, an element of the frames has none while others do, or the frames are more than
+        20 eV an atom away from the sum of their isolated atoms.
     """
     if not isolated_eV:
         return
+    for symbol, energy in isolated_eV.items():
+        if not np.isfinite(energy):
+            raise CompactFFError(f"the energy of the isolated {symbol} is {energy}; expected a number in eV")
     elements = LabelledSet(frames).elements
     missing = [symbol for symbol in elements if symbol not in isolated_eV]
     if missing:

@@ -13,7 +13,13 @@ import numpy as np
 
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure, read_structures
-from compactff_md.training.checks import are_like_hartree, check_disjoint, check_labels, structure_key
+from compactff_md.training.checks import (
+    are_like_hartree,
+    check_disjoint,
+    check_isolated_agree,
+    check_labels,
+    structure_key,
+)
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.frames import Frame, LabelledSet
 from compactff_md.training.keys import (
@@ -24,6 +30,7 @@ from compactff_md.training.keys import (
     has_other_weights,
     is_isolated,
     is_left_out,
+    other_names,
     resolve_keys,
     stress_of,
 )
@@ -31,7 +38,9 @@ from compactff_md.training.keys import (
 Source = str | Path | Sequence[ase.Atoms]
 
 
-def read_labelled(source: Source, keys: LabelKeys | None = None) -> LabelledSet:
+def read_labelled(
+    source: Source, keys: LabelKeys | None = None, like: LabelKeys | None = None
+) -> LabelledSet:
     """Read every frame with its labels, unchecked.
 
     Frames of one atom that are not periodic, or whose ``config_type`` says ``IsolatedAtom``, are taken
@@ -44,23 +53,32 @@ def read_labelled(source: Source, keys: LabelKeys | None = None) -> LabelledSet:
         A file that ASE reads, or labelled ``ase.Atoms``.
     keys
         Names of the labels; None, or None inside, finds them.
+    like
+        Names of the training's labels: they come first among those that are found, and a warning tells
+        where the frames have others.
 
     Raises
     ------
     CompactFFError
         Naming file and frame where a label is missing or has another shape.
     """
-    atoms, label = _frames_of(source)
-    resolved = resolve_keys(atoms, keys or LabelKeys(), label)
-    frames, isolated = [], {}
+    return _labelled(*_frames_of(source), keys or LabelKeys(), like)
+
+
+def _labelled(atoms: list[ase.Atoms], label: str, keys: LabelKeys, like: LabelKeys | None) -> LabelledSet:
+    resolved = resolve_keys(atoms, keys, label, like)
+    for kind, name, other in other_names(resolved, keys, like or LabelKeys()):
+        _warn(f"{label}: not all frames have the {kind} {other!r} of the training; {name!r} is read instead")
+    frames, isolated = [], []
     for index, frame in enumerate(atoms):
         name = f"{label} frame {index}"
         if is_isolated(frame):
-            isolated[frame.get_chemical_symbols()[0]] = energy_of(frame, resolved, name)
+            isolated.append((frame.get_chemical_symbols()[0], energy_of(frame, resolved, name), name))
         elif not is_left_out(frame):
             frames.append(make_frame(frame, resolved, name))
     _warn_of_weights(atoms, label)
-    return LabelledSet(tuple(frames), isolated)
+    energies = {symbol: energy for symbol, energy, _ in isolated}
+    return LabelledSet(tuple(frames), energies, keys=resolved, isolated_frames=tuple(isolated))
 
 
 def _warn_of_weights(atoms: list[ase.Atoms], label: str) -> None:
@@ -69,8 +87,13 @@ def _warn_of_weights(atoms: list[ase.Atoms], label: str) -> None:
     told = [f"{left_out} frames have a weight of 0 (config_weight ...) and are left out"] if left_out else []
     if any(has_other_weights(frame) for frame in frames):
         told.append("weights of frames (config_weight ...) other than 0 are not used")
-    if told:  # from one place, so that what is read again is told once
-        warnings.warn(f"{label}: {'; '.join(told)}", stacklevel=1)
+    if told:
+        _warn(f"{label}: {'; '.join(told)}")
+
+
+def _warn(message: str) -> None:
+    """Warn from one place, so that what is read again is told once."""
+    warnings.warn(message, stacklevel=1)
 
 
 def _frames_of(source: Source) -> tuple[list[ase.Atoms], str]:
@@ -117,19 +140,35 @@ def load_sets(
         As in :func:`read_labelled` and :func:`compactff_md.training.checks.check_labels`; also where a
         frame is in both sets or has an element that ``config.elements`` leaves out.
     """
-    parts = [_read(source, config) for source in train]
-    isolated = {symbol: energy for part in parts for symbol, energy in part.isolated_eV.items()}
-    isolated.update(given_isolated(config))
+    parts, keys = _read_together(train, config)
+    given = given_isolated(config, keys)
+    check_isolated_agree(parts, given)
+    isolated = {symbol: energy for part in parts for symbol, energy in part.isolated_eV.items()} | given
     frames = tuple(frame for part in parts for frame in part.frames)
-    everything = LabelledSet(frames, isolated, all(part.by_teacher for part in parts))
+    everything = LabelledSet(frames, isolated, all(part.by_teacher for part in parts), keys)
     checked = check_labels(_wanted(everything, config), config.checks)
     if valid is None:
         return split(checked, config.seed)
-    return checked, check_validation(_read(valid, config), checked, config)
+    held_out = valid if isinstance(valid, LabelledSet) else read_labelled(valid, config.keys, keys)
+    return checked, check_validation(held_out, checked, config)
 
 
-def _read(source: Source | LabelledSet, config: TrainConfig) -> LabelledSet:
-    return source if isinstance(source, LabelledSet) else read_labelled(source, config.keys)
+def _read_together(
+    sources: Sequence[Source | LabelledSet], config: TrainConfig
+) -> tuple[list[LabelledSet], LabelKeys | None]:
+    """Read what was not read yet, under the same names where all of it has them, and tell these names."""
+    opened = [_frames_of(source) for source in sources if not isinstance(source, LabelledSet)]
+    keys = None
+    if opened:
+        together = [frame for atoms, _ in opened for frame in atoms]
+        keys = resolve_keys(together, config.keys, ", ".join(label for _, label in opened))
+        del together
+    parts = [
+        source if isinstance(source, LabelledSet) else _labelled(*opened.pop(0), config.keys, keys)
+        for source in sources
+    ]
+    of_files = [part.keys for part in parts if part.frames and not part.by_teacher]
+    return parts, keys or next(iter(of_files), None)
 
 
 def _wanted(data: LabelledSet, config: TrainConfig) -> LabelledSet:
@@ -139,22 +178,25 @@ def _wanted(data: LabelledSet, config: TrainConfig) -> LabelledSet:
     return replace(data, frames=tuple(replace(frame, atom_energies_eV=None) for frame in data.frames))
 
 
-def given_isolated(config: TrainConfig) -> dict[str, float]:
+def given_isolated(config: TrainConfig, like: LabelKeys | None = None) -> dict[str, float]:
     """Energies of isolated atoms that the configuration gives, or the file that it names.
+
+    There they come under the name of the frames' energies, if ``like`` tells it.
 
     Raises
     ------
     CompactFFError
-        If the file holds anything but single atoms.
+        If the file holds anything but single atoms, or two energies of an element.
     """
     given = config.isolated_energies_eV
     if not isinstance(given, str):
         return given or {}
-    content = read_labelled(given, config.keys)
+    content = read_labelled(given, config.keys, like)
     if content.frames:
         raise CompactFFError(
             f"{content.frames[0].name} has {len(content.frames[0])} atoms; expected isolated atoms only"
         )
+    check_isolated_agree([content])
     return content.isolated_eV
 
 
@@ -210,7 +252,7 @@ def split(data: LabelledSet, seed: int, fraction: float = 0.05) -> tuple[Labelle
         )
     kept = tuple(frame for k, frame in enumerate(data.frames) if k not in held)
     valid = tuple(frame for k, frame in enumerate(data.frames) if k in held)
-    return LabelledSet(kept, data.isolated_eV), LabelledSet(valid, data.isolated_eV)
+    return replace(data, frames=kept), replace(data, frames=valid)
 
 
 def known_elements(data: LabelledSet, config: TrainConfig) -> list[str]:

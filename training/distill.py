@@ -107,7 +107,7 @@ def train_from_files(
     if taken:
         raise CompactFFError(f"a test is called {taken[0]}, as frames of the training; give it another name")
     sets = load_sets(train_files, valid, config)
-    read = {name: read_labelled(source, config.keys) for name, source in (tests or {}).items()}
+    read = {name: read_labelled(source, config.keys, sets[0].keys) for name, source in (tests or {}).items()}
     checked = _check_tests(read, sets[0], config)
     digests = _digests({"train": sets[0], "valid": sets[1], **checked})
     run = open_run(out, "train", config, {**digests, **start_checksum(config)}, team)
@@ -315,6 +315,8 @@ def _conclude(
     if (run.path / CHECK_FILE).is_file():
         metrics["teacher"] = json.loads((run.path / CHECK_FILE).read_text(encoding="utf-8"))
     data = {"train": len(sets[0]), "valid": len(sets[1]), **_digests({"train": sets[0], "valid": sets[1]})}
+    if sets[0].keys is not None:
+        data["keys"] = sets[0].keys.model_dump(exclude_none=True)
     if config.start_from is not None:
         data |= {"start_from": Path(config.start_from).name, **start_checksum(config)}
     described = describe(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from compactff_md.errors import CompactFFError
 from compactff_md.student import Student
 from compactff_md.teachers import unsupported
@@ -24,7 +26,8 @@ def evaluate(student: Student, files: Mapping[str, Source], keys: LabelKeys | No
     files
         Labelled files by name, or lists of ``ase.Atoms``; isolated atoms in them are left out.
     keys
-        Names of the labels; None finds them.
+        Names of the labels; None, or None inside, takes those that the student was trained with, where it
+        tells them and the frames have them, and finds others.
 
     Returns
     -------
@@ -41,7 +44,7 @@ def evaluate(student: Student, files: Mapping[str, Source], keys: LabelKeys | No
         raise CompactFFError(f"one of the files is called {ALL!r}, as all of them together are; rename it")
     compared = {}
     for name, source in files.items():
-        frames = tuple(read_labelled(source, keys).frames)
+        frames = tuple(read_labelled(source, keys, trained_keys(student)).frames)
         if not frames:
             raise CompactFFError(f"{name} holds no labelled frames, only isolated atoms")
         check_finite(frames)
@@ -55,3 +58,11 @@ def evaluate(student: Student, files: Mapping[str, Source], keys: LabelKeys | No
     if len(compared) > 1:
         errors[ALL] = summary(joined(list(compared.values())))
     return errors
+
+
+def trained_keys(student: Student) -> LabelKeys | None:
+    """Names of the labels that the student was trained with, where its metadata tell them."""
+    try:
+        return LabelKeys.model_validate(student.metadata.data.get("keys"))
+    except ValidationError:  # of a file from before, of a teacher's labels, or of a later version
+        return None

@@ -10,6 +10,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from compactff_md.structure import Structure
+from compactff_md.training.keys import LabelKeys
 
 # What energies of atoms may miss of the energy, for each atom.
 PARTS_TOLERANCE_EV = 1e-4
@@ -46,11 +47,15 @@ class LabelledSet:
     """Frames, and the energies of isolated atoms by symbol in eV where the source gave them.
 
     ``by_teacher`` is True where an ASE calculator of this run made the labels, whose energies are in eV.
+    ``keys`` are the names under which the labels were found, None where they are not one file's.
+    ``isolated_frames`` are all isolated atoms of the source: symbol, energy in eV, and where it is from.
     """
 
     frames: tuple[Frame, ...]
     isolated_eV: dict[str, float] = field(default_factory=dict)
     by_teacher: bool = False
+    keys: LabelKeys | None = None
+    isolated_frames: tuple[tuple[str, float, str], ...] = ()
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -5,7 +5,8 @@ Conventions that are found without being told, in this order: MACE's ``REF_energ
 ``energy``, ``forces``, ``stress`` (results of a calculator, or plain info and arrays), ``virial``. The first
 energy decides: of the other labels those with its prefix come first. Where every frame has ASE's ``energy``
 and ``free_energy`` among a calculator's results, it is the latter, whose derivative the forces are where
-electrons are smeared.
+electrons are smeared; isolated atoms may have an ``energy`` alone. What belongs together, such as training
+and validation, is read under the same names where all of it has them.
 
 Of MACE's weights of frames only zeros count: they mark labels that are none, such as stresses of zero in the
 place of unknown ones.
@@ -30,7 +31,8 @@ NAMES = {
     "virial": ("virials", "virial"),
     "energies": ("energies",),
 }
-OTHER_NAMES = {"energy": ("free_energy", "TotEnergy", "Energy"), "forces": ("Forces",)}
+FREE_ENERGY = "free_energy"
+OTHER_NAMES = {"energy": (FREE_ENERGY, "TotEnergy", "Energy"), "forces": ("Forces",)}
 REQUIRED = ("energy", "forces")
 WEIGHTS = ("config_weight", "config_energy_weight", "config_forces_weight")  # of what no frame can lack
 STRESS_WEIGHTS = {"stress": "config_stress_weight", "virial": "config_virials_weight"}
@@ -88,12 +90,14 @@ def _has_zero(atoms: ase.Atoms, names: Sequence[str]) -> bool:
     return any(name in atoms.info and np.array_equal(atoms.info[name], 0) for name in names)
 
 
-def resolve_keys(frames: list[ase.Atoms], keys: LabelKeys, source: str) -> LabelKeys:
+def resolve_keys(
+    frames: list[ase.Atoms], keys: LabelKeys, source: str, like: LabelKeys | None = None
+) -> LabelKeys:
     """Replace every None by the convention that the frames follow; one choice for the whole file.
 
     Isolated atoms are left out of the search where there are other frames, because files often give them an
     energy only; a file of nothing else needs no forces. Where a stress or a virial is asked for, the other
-    is not searched for.
+    is not searched for. Names of ``like``, those of the training, come first.
 
     Raises
     ------
@@ -102,32 +106,74 @@ def resolve_keys(frames: list[ase.Atoms], keys: LabelKeys, source: str) -> Label
         message lists the names that the file has.
     """
     labelled = [frame for frame in frames if not is_isolated(frame)]
-    energy = str(_find(labelled or frames, "energy", keys.energy, PREFIXES, source))
-    if energy == "energy" and keys.energy is None and all(_has_free_energy(frame) for frame in frames):
-        energy = "free_energy"
+    like = like or LabelKeys()
+    energy = _find_energy(labelled or frames, keys, like, source)
     if not labelled:
         return LabelKeys(energy=energy)
     own = [energy.removesuffix("energy").removesuffix("free_")] if energy.endswith("energy") else []
     prefixes = tuple(dict.fromkeys((*own, *PREFIXES)))
-    found = {
-        label: _find(labelled, label, getattr(keys, label), prefixes, source)
-        for label in ("forces", "energies")
+    asked = {
+        "forces": keys.forces or _in_all(labelled, like.forces),
+        "energies": keys.energies or _in_any(labelled, like.energies),
     }
-    return LabelKeys(energy=energy, **found, **_find_stress(labelled, keys, prefixes, source))
+    found = {label: _find(labelled, label, key, prefixes, source) for label, key in asked.items()}
+    return LabelKeys(energy=energy, **found, **_find_stress(labelled, keys, like, prefixes, source))
+
+
+def _find_energy(frames: list[ase.Atoms], keys: LabelKeys, like: LabelKeys, source: str) -> str:
+    """Name of the energy: the one asked for, else that of ``like``, else the first convention."""
+    if keys.energy is None and _in_all(frames, like.energy):
+        return str(like.energy)
+    energy = str(_find(frames, "energy", keys.energy, PREFIXES, source))
+    smeared = energy == "energy" and keys.energy is None and all(_has_free_energy(frame) for frame in frames)
+    return FREE_ENERGY if smeared else energy
 
 
 def _find_stress(
-    frames: list[ase.Atoms], keys: LabelKeys, prefixes: Sequence[str], source: str
+    frames: list[ase.Atoms], keys: LabelKeys, like: LabelKeys, prefixes: Sequence[str], source: str
 ) -> dict[str, str | None]:
-    """Names of stress and virial: those asked for, else those of the first prefix that has either."""
+    """Names of stress and virial: asked for, those of ``like``, or of the first prefix that has either."""
     asked = {label: key for label, key in (("stress", keys.stress), ("virial", keys.virial)) if key}
     if asked:
         return {label: _find(frames, label, key, prefixes, source) for label, key in asked.items()}
+    found = {"stress": _in_any(frames, like.stress), "virial": _in_any(frames, like.virial)}
+    if any(found.values()):
+        return found
     for prefix in prefixes:
         found = {label: _find(frames, label, None, (prefix,), source) for label in ("stress", "virial")}
         if any(found.values()):
             return found
     return {}
+
+
+def _in_all(frames: list[ase.Atoms], key: str | None) -> str | None:
+    return key if key and all(_energy_or_other(frame, key) is not None for frame in frames) else None
+
+
+def _in_any(frames: list[ase.Atoms], key: str | None) -> str | None:
+    return key if key and any(lookup(frame, key) is not None for frame in frames) else None
+
+
+def _energy_or_other(atoms: ase.Atoms, key: str) -> Any:
+    """What is under a key; isolated atoms without a free energy have an energy in its place."""
+    value = lookup(atoms, key)
+    return lookup(atoms, "energy") if value is None and key == FREE_ENERGY and is_isolated(atoms) else value
+
+
+def other_names(found: LabelKeys, asked: LabelKeys, like: LabelKeys) -> list[tuple[str, str, str]]:
+    """Labels that were found under another name than ``like`` has: label, name, and that of ``like``.
+
+    Where none was asked for. Stress and virial are one label, which either may lack.
+    """
+    kinds = [("energy",), ("forces",), ("stress", "virial")]
+    told = []
+    for labels in kinds:
+        names, others = ([getattr(keys, label) for label in labels] for keys in (found, like))
+        if any(getattr(asked, label) for label in labels) or not any(names) or not any(others):
+            continue
+        if not any(name and name in others for name in names):
+            told.append((labels[0], *(next(filter(None, keys)) for keys in (names, others))))
+    return told
 
 
 def _find(
@@ -169,7 +215,7 @@ def energy_of(atoms: ase.Atoms, keys: LabelKeys, name: str) -> float:
     CompactFFError
         If it is missing or not one number.
     """
-    value = lookup(atoms, str(keys.energy))
+    value = _energy_or_other(atoms, str(keys.energy))
     if value is None:
         raise CompactFFError(f"{name} has no energy {keys.energy!r}; add it or drop the frame")
     try:

@@ -9,6 +9,7 @@ from ase.data import chemical_symbols
 
 from compactff_md.student import student_file
 from compactff_md.teachers import Teacher, create_teacher
+from compactff_md.training.checks import check_isolated_agree
 from compactff_md.training.config import DistillConfig, TrainConfig
 from compactff_md.training.dataset import given_isolated, read_labelled
 from compactff_md.training.distributed import Team, join_team
@@ -73,8 +74,10 @@ def labelled_run(
         write_config(config, run.path / RECIPE_FILE)
         examine(config, teacher, structures, run.path, reporter)
         journal = Journal(run.path / LABELLED_JOURNAL)  # it stays: there is nothing else to keep of this
-        for path in config.labelled:
-            check_labels_are_its_own(teacher, read_labelled(path, config.keys).frames, journal=journal)
+        before = [read_labelled(path, config.keys) for path in config.labelled]
+        check_isolated_agree(before, given_isolated(config))
+        for part in before:
+            check_labels_are_its_own(teacher, part.frames, journal=journal)
         if config.labels_from is None:
             generate_labels(config, structures, teacher, run.path, reporter)
     team.wait()

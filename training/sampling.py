@@ -19,6 +19,8 @@ from ase.optimize import LBFGS
 
 from compactff_md.engines.cell_rescaling import log_volume_step
 from compactff_md.errors import CompactFFError
+from compactff_md.neighbours import pair_list
+from compactff_md.structure import Structure
 from compactff_md.training.asking import Asking
 from compactff_md.training.config import SamplingConfig
 from compactff_md.training.label import Label
@@ -28,6 +30,9 @@ RELAX_FMAX_EV_PER_A = 0.1
 DESCENT_A2_PER_EV = 0.02  # about one over the stiffness of a bond, 50 eV/A^2
 DESCENT_LIMIT_A = 0.1
 SHRINK_TRIES = 6
+# Within these the nearest atoms are looked for; where all are farther apart, or flew away, they are few.
+RADII_A = (2.0, 4.0, 8.0, 16.0)
+WIDE_A = 1e4  # vesin ends the process with a division by zero (SIGFPE) on lines of 5e5 A
 
 
 @dataclass(frozen=True)
@@ -218,6 +223,12 @@ def separation_A(atoms: ase.Atoms) -> float:
     """Smallest distance between two atoms, in A; infinite for a single one."""
     if len(atoms) < 2:
         return float("inf")
+    structure = Structure.from_ase(atoms)
+    for radius_A in RADII_A if np.ptp(atoms.positions, axis=0).max() < WIDE_A else ():
+        i, j, distances, _ = pair_list(structure, radius_A)
+        others = distances[i != j]  # an atom's own images do not count
+        if len(others):
+            return float(others.min())
     _, distances = get_distances(atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
     return float(distances[np.triu_indices(len(atoms), 1)].min())
 

@@ -40,13 +40,18 @@ def check_stress(frames: tuple[Frame, ...]) -> None:
         Naming what the stresses are likely in.
     """
     ratio = stress_ratio(frames)
-    for message, wrong in WRONG_RATIOS.items():
-        if 1 / NEAR < ratio / wrong < NEAR:
-            raise CompactFFError(
-                f"energies differ by {ratio:.4g} times the work of the stress between near frames of "
-                f"different cells; expected 1 for stresses {CONVENTION}. They are likely {message}, or set "
-                "checks.units to false"
-            )
+    if likely := likely_unit(ratio):
+        raise CompactFFError(
+            f"energies differ by {ratio:.4g} times the work of the stress between near frames of "
+            f"different cells; expected 1 for stresses {CONVENTION}. They are likely {likely}, or set "
+            "checks.units to false"
+        )
+
+
+def likely_unit(ratio: float) -> str:
+    """What stresses are in whose work is that much smaller than energies say; empty if right or unclear."""
+    near = [words for words, wrong in WRONG_RATIOS.items() if 1 / NEAR < ratio / wrong < NEAR]
+    return near[0] if near else ""
 
 
 def is_doubtful(errors: dict[str, Any]) -> bool:

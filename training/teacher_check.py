@@ -1,7 +1,8 @@
-"""Whether a teacher is what it says: forces that are the gradient of its energy, labels that are its own."""
+"""Whether a teacher is what it says: forces and stress of its energy, labels that are its own."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from compactff_md.training.molecules import read_smiles
 from compactff_md.training.progress import Reporter
 from compactff_md.training.sampling import separation_A
 from compactff_md.training.steps import ConformersStep
+from compactff_md.training.stress_check import CONVENTION, likely_unit
+from compactff_md.training.teacher_stress import check_strains, stress_warning
 
 CHECK_FILE = "teacher.json"
 STEP_A = 0.01
@@ -37,14 +40,25 @@ SAME_FORCE_EV_PER_A = 2e-2
 def examine(
     config: DistillConfig, teacher: Teacher, structures: Sequence[ase.Atoms], out: Path, reporter: Reporter
 ) -> None:
-    """Warn of what the teacher is not good for, once for a run; nothing where there is no structure yet."""
+    """Warn of what the teacher is not good for, once for a run; nothing where there is no structure yet.
+
+    Raises
+    ------
+    CompactFFError
+        If its stress has another sign or unit, unless ``config.checks.units`` is False.
+    """
     if (out / CHECK_FILE).is_file() or not structures:
         return
     journal = Journal((out / CHECK_FILE).with_suffix(".journal"))
-    found = check_gradient(teacher, structures[0], journal=journal)
+    first = next((atoms for atoms in structures if atoms.pbc.all()), structures[0])  # it has a stress
+    found = check_gradient(teacher, first, journal=journal)
+    stress = found.get("stress", {"ok": True})
+    if config.checks.units and not stress["ok"]:
+        _check_unit(teacher, stress, journal)
     files = [step.smiles for step in config.sampling.steps if isinstance(step, ConformersStep)]
     for warning in (
         gradient_warning(teacher, found),
+        stress_warning(teacher, stress),
         open_shell_warning(teacher, structures),
         *(charge_warning(teacher, path) for path in files),
         teacher.caution(structures),
@@ -55,10 +69,21 @@ def examine(
     journal.clear()
 
 
+def _check_unit(teacher: Teacher, stress: dict[str, Any], journal: Journal) -> None:
+    ratio = stress.get("ratio") or math.nan
+    if likely := likely_unit(ratio):
+        journal.clear()  # who is put right is asked again
+        raise CompactFFError(
+            f"the energy of {teacher.name} differs by {ratio:.4g} times the work of its stress between cells "
+            f"that are strained a little; expected 1 for stresses {CONVENTION}. They are likely {likely}, or "
+            "set checks.units to false"
+        )
+
+
 def check_gradient(
     teacher: Teacher, atoms: ase.Atoms, seed: int = 0, journal: Journal | None = None
 ) -> dict[str, Any]:
-    """Compare forces with central differences of the energy along random directions.
+    """Compare forces with central differences of the energy along random directions; the stress, too.
 
     Labels that a ``journal`` has are not asked for again.
 
@@ -66,7 +91,8 @@ def check_gradient(
     -------
     dict
         ``worst_eV_per_A``: the largest difference along a direction, ``ok``, ``calls``; ``failure`` where
-        the teacher fails on the structure.
+        the teacher fails on the structure; ``stress`` where there is one, as
+        :func:`compactff_md.training.teacher_stress.check_strains` has it.
     """
     labeller = Labeller(teacher, journal=journal)
     rng = np.random.default_rng([seed, 70])
@@ -76,7 +102,8 @@ def check_gradient(
         start = atoms.copy()
     worst, ok = 0.0, True
     try:
-        forces = labeller.label(start).forces_eV_per_A
+        label = labeller.label(start)
+        forces = label.forces_eV_per_A
         for _ in range(DIRECTIONS):
             direction = rng.standard_normal(forces.shape)
             direction /= np.linalg.norm(direction)
@@ -88,7 +115,8 @@ def check_gradient(
             ok &= off <= ABSOLUTE_EV_PER_A + RELATIVE * max(abs(along), abs(slope))
     except TeacherFailure as failure:
         return {"ok": False, "calls": labeller.counts.calls, "failure": str(failure)}
-    return {"ok": bool(ok), "worst_eV_per_A": worst, "calls": labeller.counts.calls}
+    found = {} if label.stress_eV_per_A3 is None else {"stress": check_strains(labeller, start, label, rng)}
+    return {"ok": bool(ok), "worst_eV_per_A": worst, "calls": labeller.counts.calls, **found}
 
 
 def _moved(labeller: Labeller, atoms: ase.Atoms, displacement: np.ndarray) -> float:

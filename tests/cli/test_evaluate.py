@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from typer.testing import CliRunner
 
 from compactff_md import load
 from compactff_md.cli import app
+from compactff_md.training.evaluation import evaluate
+from compactff_md.training.keys import LabelKeys
 
 NAME = "organic-ultra-tiny"
 
@@ -89,3 +92,27 @@ def test_the_stress_is_told_and_doubted(tmp_path):
         "warning: the stress is far worse than the forces (wrong, all)" in both
         and "of the other sign" in both
     )
+
+
+def test_labels_are_read_as_those_of_the_training():
+    student = load(NAME)
+    atoms = molecule("CH3OH")
+    atoms.calc = student.ase_calculator()
+    results = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+    atoms.info["REF_energy"], atoms.arrays["REF_forces"] = results["energy"], results["forces"] + 1.0
+    atoms.calc = SinglePointCalculator(atoms, **results)
+
+    def error(names, keys=None):
+        data = {} if names is None else {"keys": names}
+        trained = replace(student, metadata=student.metadata.model_copy(update={"data": data}))
+        return evaluate(trained, {"a": [atoms]}, keys)["a"]["forces"]["rmse_meV_per_A"]
+
+    assert error({"energy": "energy", "forces": "forces"}) == pytest.approx(0, abs=0.01)
+    for names in (None, {"energy": "REF_energy", "forces": "REF_forces"}, {"of a later version": 1}, 3):
+        assert error(names) == pytest.approx(1000, abs=1)
+    with pytest.warns(
+        UserWarning, match=r"the given list,: not all frames have the energy 'mine' of the tra"
+    ):
+        assert error({"energy": "mine"}) == pytest.approx(1000, abs=1)
+    asked = LabelKeys(energy="energy", forces="forces")
+    assert error({"energy": "mine"}, asked) == pytest.approx(0, abs=0.01)

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import ase
 import numpy as np
 import pytest
@@ -72,6 +74,23 @@ def test_labels_follow_their_frames(network):
     assert np.allclose(batch.forces_eV_per_A, expected)
     volume = frames[1].structure.volume_A3
     assert np.allclose(batch.virials_eV[1], 0.01 * volume * np.eye(3))
+
+
+def test_pairs_take_little_more_memory_than_is_kept(network):
+    start = bulk("C", "diamond", a=3.6, cubic=True) * (2, 2, 2)
+    frames = []
+    for seed in range(40):
+        start.rattle(0.05, seed=seed)
+        frames.append(Frame(Structure.from_ase(start), 0.0, np.zeros((64, 3))))
+    tracemalloc.start()
+    try:
+        store = FrameStore(tuple(frames), network, torch.device("cpu"), torch.float32)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    kept = store.pair_vectors.nbytes + store.pair_steps.nbytes
+    assert kept == 16 * (int(store.counts.sum()) + 1)
+    assert peak < 3 * kept
 
 
 def test_an_epoch_holds_every_frame_once():

@@ -1,12 +1,14 @@
 from dataclasses import replace
 
+import ase
 import numpy as np
 import pytest
-from ase.build import molecule
+from ase.build import bulk, molecule
+from ase.calculators.emt import EMT
 
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
-from compactff_md.training.checks import check_disjoint, check_labels
+from compactff_md.training.checks import check_disjoint, check_labels, work_slope
 from compactff_md.training.config import CheckConfig, TrainConfig
 from compactff_md.training.dataset import check_validation, read_labelled
 from compactff_md.training.frames import Frame, LabelledSet
@@ -150,6 +152,46 @@ def test_energies_in_eV_may_be_like_those_of_atoms_in_hartree():
 def test_energies_that_do_not_fit_the_forces(energy, forces, message):
     with pytest.raises(CompactFFError, match=message):
         check_labels(springs(energy=energy, forces=forces), CheckConfig())
+
+
+def copper(atoms: ase.Atoms) -> Frame:
+    atoms.calc = EMT()
+    labels = atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress(voigt=False)
+    return Frame(Structure.from_ase(atoms), *labels)
+
+
+@pytest.mark.parametrize("seed", [4, 15, 21])
+def test_strained_cells_of_one_crystal_pass(seed):
+    rng = np.random.default_rng(seed)
+    start = bulk("Cu", cubic=True, a=3.6)
+    start.symbols[0] = "Au"
+    start.positions += rng.normal(0, 0.1, (4, 3)) + rng.uniform(0, 3.6, 3)
+    frames = []
+    for stretch in np.linspace(-0.04, 0.04, 22):
+        atoms = start.copy()
+        atoms.set_cell(atoms.cell.array @ np.diag([1 + stretch, 1, 1]), scale_atoms=True)
+        frames.append(copper(atoms))
+    assert len(check_labels(LabelledSet(tuple(frames)), CheckConfig())) == 22
+    assert np.isnan(work_slope(tuple(frames))[0])
+
+
+@pytest.mark.parametrize(
+    ("energy", "forces", "message"),
+    [(1.0, 1.0, ""), (1 / HARTREE_TO_EV, 1.0, "the energies are in Hartree"), (1.0, -1.0, "wrong sign")],
+)
+def test_crystals_in_few_cells_are_compared_within_each(energy, forces, message):
+    frames = []
+    for seed in range(30):
+        atoms = bulk("Cu", cubic=True, a=(3.55, 3.6, 3.65)[seed % 3])
+        atoms.rattle(0.02, seed=seed)
+        frames.append(replace(copper(atoms), stress_eV_per_A3=None))
+    data = scaled(LabelledSet(tuple(frames)), energy, forces)
+    if not message:
+        assert len(check_labels(data, CheckConfig())) == 30
+        assert work_slope(data.frames)[0] == pytest.approx(1, abs=0.05)
+        return
+    with pytest.raises(CompactFFError, match=message):
+        check_labels(data, CheckConfig())
 
 
 def test_isolated_atoms_must_be_complete_and_on_the_same_scale(ethanol):

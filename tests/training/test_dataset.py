@@ -4,6 +4,7 @@ import ase
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from compactff_md.errors import CompactFFError
@@ -69,6 +70,70 @@ def test_load_from_several_files(ethanol_files):
     )
     assert (len(train), len(valid)) == (40, 20)
     assert valid.isolated_eV == train.isolated_eV != {}
+
+
+def smeared(frames: list[ase.Atoms]) -> list[ase.Atoms]:
+    """The same, with a free energy that is 0.1 eV below the energy."""
+    copies = [frame.copy() for frame in frames]
+    for copy, frame in zip(copies, frames, strict=True):
+        results = frame.calc.results
+        copy.calc = SinglePointCalculator(copy, **results, free_energy=results["energy"] - 0.1)
+    return copies
+
+
+def energies(data) -> list[float]:
+    return [frame.energy_eV for frame in data.frames]
+
+
+def test_training_and_validation_have_the_same_energies(water_frames, tmp_path):
+    both, plain = smeared(water_frames), [frame.get_potential_energy() for frame in water_frames]
+    free = [energy - 0.1 for energy in plain]
+    atoms = [ase.Atoms(symbol, info={"energy": energy}) for symbol, energy in (("H", -3.0), ("O", -2.0))]
+    train, valid = load_sets([[*both[:6], *atoms]], both[6:], TrainConfig())
+    assert energies(train) == free[:6] and energies(valid) == free[6:]
+    assert train.isolated_eV == {"H": -3.0, "O": -2.0} and train.keys.energy == "free_energy"
+    # Where one file lacks the free energy, all is read without it.
+    for files in ([both[:3], water_frames[3:6]], [water_frames[3:6], both[:3]]):
+        train, valid = load_sets(files, both[6:], TrainConfig())
+        assert sorted(energies(train)) == sorted(plain[:6]) and energies(valid) == plain[6:]
+    with pytest.warns(
+        UserWarning, match=r"not all frames have the energy 'free_energy' of the training; 'en"
+    ):
+        valid = load_sets([both[:6]], water_frames[6:], TrainConfig())[1]
+    assert energies(valid) == plain[6:]
+    for atom in atoms:
+        atom.calc = SinglePointCalculator(atom, energy=atom.info.pop("energy"))
+    write(tmp_path / "atoms.xyz", smeared(atoms))
+    config = TrainConfig(isolated_energies_eV=str(tmp_path / "atoms.xyz"))
+    assert load_sets([water_frames], None, config)[0].isolated_eV == {"H": -3.0, "O": -2.0}
+    assert load_sets([both], None, config)[0].isolated_eV == {"H": -3.1, "O": -2.1}
+
+
+def test_isolated_atoms_of_one_element_have_one_energy(water_frames, tmp_path):
+    def atom(symbol: str, energy_eV: float) -> ase.Atoms:
+        return ase.Atoms(symbol, info={"energy": energy_eV})
+
+    frames = [*water_frames, atom("H", -3.0), atom("O", -2.0)]
+    message = r"frame 10 has 5.0000 eV for the isolated H, the given list, frame 8 has -3.0000; allowed are"
+    with pytest.raises(CompactFFError, match=message):
+        load_sets([[*frames, atom("H", 5.0)]], None, TrainConfig())
+    write(tmp_path / "atoms.xyz", [atom("O", -2.0), atom("H", -2.99)])
+    with pytest.raises(CompactFFError, match=r"atoms.xyz frame 1 has -2.9900 eV .*list, frame 8 has -3.0000"):
+        load_sets([frames, tmp_path / "atoms.xyz"], None, TrainConfig())
+    same = [*frames, atom("H", -3.0005)]
+    assert load_sets([same], None, TrainConfig())[0].isolated_eV["O"] == -2.0
+    nan = [*water_frames, atom("H", float("nan")), atom("O", -2.0)]
+    with pytest.raises(CompactFFError, match="frame 8: the energy of the isolated H is nan; label it again"):
+        load_sets([nan], None, TrainConfig())
+    with pytest.raises(CompactFFError, match="the energy of the isolated H is nan; expected a number in eV"):
+        load_sets([frames], None, TrainConfig(isolated_energies_eV={"H": float("nan")}))
+    # What is given outranks the frames.
+    config = TrainConfig(isolated_energies_eV={"H": -3.1})
+    for files in ([nan], [frames, tmp_path / "atoms.xyz"]):
+        assert load_sets(files, None, config)[0].isolated_eV == {"H": -3.1, "O": -2.0}
+    write(tmp_path / "two.xyz", [atom("H", -3.0), atom("H", -3.1), atom("O", -2.0)])
+    with pytest.raises(CompactFFError, match=r"two.xyz frame 1 has -3.1000 eV for the isolated H"):
+        load_sets([frames], None, TrainConfig(isolated_energies_eV=str(tmp_path / "two.xyz")))
 
 
 def test_isolated_energies_from_the_configuration(ethanol_files, tmp_path):

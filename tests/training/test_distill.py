@@ -253,6 +253,7 @@ def test_train_from_files(ethanol_files, quick_config, tmp_path):
     result = train_from_files(quick_config(), files, tmp_path / "out", **arguments)
     network, metadata = load_student(result.student)
     assert network.anchored and metadata.teacher is None
+    assert metadata.data["keys"] == {"energy": "energy", "forces": "forces"}
     assert set(result.metrics["errors"]) == {"valid", "test"}
     assert result.metrics["errors"]["test"]["frames"] == 20
     again = train_from_files(quick_config(), files, tmp_path / "out", **arguments)

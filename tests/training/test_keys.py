@@ -11,6 +11,7 @@ from compactff_md.training.keys import (
     atom_energies_of,
     energy_of,
     forces_of,
+    other_names,
     resolve_keys,
     stress_of,
 )
@@ -108,6 +109,36 @@ def test_the_energy_is_the_one_whose_derivative_the_forces_are(tmp_path):
     assert resolve_keys([*frames, plain], LabelKeys(), "file").energy == "energy"  # one for all
     frames[0].info["REF_energy"] = -13.0
     assert resolve_keys(frames, LabelKeys(), "file").energy == "REF_energy"
+
+
+def test_frames_with_forces_decide_and_isolated_atoms_may_have_an_energy_alone():
+    frame, atom = molecule("H2O"), ase.Atoms("H")
+    frame.calc = SinglePointCalculator(frame, energy=-14.0, free_energy=-14.1, forces=FORCES)
+    atom.calc = SinglePointCalculator(atom, energy=-13.0)
+    for frames in ([frame, atom], [atom, frame]):
+        keys = resolve_keys(frames, LabelKeys(), "file")
+        assert keys.energy == "free_energy"
+        assert [energy_of(atoms, keys, "frame") for atoms in (frame, atom)] == [-14.1, -13.0]
+    assert resolve_keys([atom], LabelKeys(), "file", keys).energy == "free_energy"
+    assert resolve_keys([atom], LabelKeys(), "file").energy == "energy"
+
+
+def test_names_of_the_training_come_first():
+    frame = copper(REF_virials=-STRESS * 4)
+    like = LabelKeys(energy="energy", forces="forces", stress="stress")
+    keys = resolve_keys([frame], LabelKeys(), "file", like)
+    assert keys == like and other_names(keys, LabelKeys(), like) == []
+    assert resolve_keys([frame], LabelKeys(energy="REF_energy"), "file", like).energy == "REF_energy"
+    like = LabelKeys(energy="free_energy", forces="my_forces", virial="my_virial")
+    keys = resolve_keys([frame], LabelKeys(), "file", like)
+    assert (keys.energy, keys.forces, keys.virial) == ("REF_energy", "REF_forces", "REF_virials")
+    assert other_names(keys, LabelKeys(), like) == [
+        ("energy", "REF_energy", "free_energy"),
+        ("forces", "REF_forces", "my_forces"),
+        ("stress", "REF_virials", "my_virial"),
+    ]
+    assert other_names(keys, keys, like) == []  # asked for
+    assert other_names(LabelKeys(energy="REF_energy"), LabelKeys(), like)[1:] == []  # isolated atoms
 
 
 def test_given_names_are_used():

@@ -139,6 +139,11 @@ def test_names_of_labels_are_those_of_the_labelled_files(config, tmp_path):
     result = distill(config(rattled(30), keys=keys, labelled=labelled), tmp_path / "out")
     assert result.metrics["labels"]["frames"]["train"] == 26
     assert result.metrics["training"]["steps"] == 2
+    atoms = [ase.Atoms("H", info={"E_dft": energy}) for energy in (-3.0, -3.1)]
+    write(tmp_path / "before.xyz", [*frames, *atoms])
+    with pytest.raises(CompactFFError, match=r"before.xyz frame 13 has -3.1000 eV for the isolated H"):
+        label(config(rattled(30), keys=keys, labelled=labelled), tmp_path / "two")
+    assert not (tmp_path / "two" / "labels.json").exists()
 
 
 def test_energies_of_the_runs_own_teacher_are_in_eV_whatever_they_are_like(config, tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import tracemalloc
 from types import SimpleNamespace
 
 import ase
@@ -165,6 +166,29 @@ def test_separation_counts_images():
     across = ase.Atoms("H2", positions=[[0.1, 0, 0], [2.9, 0, 0]], cell=[3, 3, 3], pbc=True)
     assert separation_A(across) == pytest.approx(0.2)
     assert separation_A(ase.Atoms("H")) == float("inf")
+
+
+def test_separation_is_the_smallest_of_all_distances():
+    for distance_A in (0.0, 1e-9, 0.3, 5.0, 50.0, 1e3, 1e7):
+        assert separation_A(ase.Atoms("H2", [[0, 0, 0], [distance_A, 0, 0]])) == pytest.approx(distance_A)
+    rng = np.random.default_rng(0)
+    images = np.indices((19, 19, 19)).reshape(3, -1).T - 9.0
+    first, second = np.triu_indices(4, 1)
+    for _ in range(30):
+        cell = 5.0 * np.eye(3) + rng.normal(0, 0.7, (3, 3))
+        atoms = ase.Atoms("H4", rng.uniform(-9, 9, (4, 3)), cell=cell, pbc=rng.random(3) < 0.6)
+        apart = (atoms.positions[first] - atoms.positions[second])[:, None] + images * atoms.pbc @ cell
+        assert separation_A(atoms) == pytest.approx(np.linalg.norm(apart, axis=2).min())
+
+
+def test_separation_of_many_atoms_makes_no_table_of_all_pairs():
+    atoms = bulk("Cu", cubic=True) * (7, 7, 7)
+    tracemalloc.start()
+    try:
+        assert separation_A(atoms) == pytest.approx(3.61 / 2**0.5)
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(atoms) ** 2  # bytes; all pairs take 80 each
+    finally:
+        tracemalloc.stop()
 
 
 def test_strain_keeps_free_directions():
