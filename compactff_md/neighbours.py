@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 from vesin import NeighborList
 
+from compactff_md.errors import NotFiniteError
 from compactff_md.structure import Structure
 
 # Length of the vectors that fill up a row; every cutoff is far below it.
 PADDING_A = 1000.0
+MOST_SPREAD_A = 1e5
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,19 @@ def pair_list(structure: Structure, cutoff_A: float) -> tuple[np.ndarray, np.nda
         Shape (P,).
     shifts
         How many lattice vectors to add to atom j, shape (P, 3), int64.
+
+    Raises
+    ------
+    NotFiniteError
+        Where atoms have flown so far apart that no list can be made.
     """
+    open_A = structure.positions_A[:, ~structure.pbc]
+    if open_A.size and np.ptp(open_A, axis=0).max() > MOST_SPREAD_A:  # vesin would end the process
+        spread_A = np.ptp(open_A, axis=0).max()
+        raise NotFiniteError(
+            f"atoms are {spread_A:.3g} A apart where the structure is not periodic, expected at most "
+            f"{MOST_SPREAD_A:g}: the dynamics ran away, or lengths are in another unit"
+        )
     search = NeighborList(cutoff=cutoff_A, full_list=True, sorted=True, n_threads=1)
     i, j, distance_A, shifts = search.compute(
         structure.positions_A, structure.cell_A, tuple(bool(p) for p in structure.pbc), "ijdS"

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from builders import FREE, PERIODIC, SMALL, TRICLINIC, random_structure
+from compactff_md.errors import NotFiniteError
 from compactff_md.neighbours import PADDING_A, neighbour_table, pair_list
 from compactff_md.structure import Structure
 
@@ -107,3 +108,11 @@ def test_isolated_atoms_have_one_column_of_padding():
     assert table.neighbours.shape == (3, 1)
     assert table.offsets_A.shape == (3, 1, 3)
     assert table.vectors(torch.eye(3) * 50.0).dtype == torch.float32
+
+
+@pytest.mark.parametrize("pbc", [(False,) * 3, (True, True, False)])
+def test_atoms_that_have_flown_apart_are_an_error(pbc):
+    """The search divides by the number of its cells, which overflows there, and ends the process."""
+    apart = np.array([[0.0, 0, 0], [0, 0, 1e12]])
+    with pytest.raises(NotFiniteError, match="1e\\+12 A apart where the structure is not periodic"):
+        pair_list(Structure(apart, np.array([1, 1]), 20.0 * np.eye(3), pbc), 5.0)
