@@ -8,7 +8,7 @@ from compactff_md.training.recipe_files import read_config
 from compactff_md.training.steps import step_names
 
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
-NAMES = ("organic", "argyrodite", "argyrodite_more")
+NAMES = ("organic", "argyrodite", "argyrodite_more", "argyrodite_fresh")
 LABELS_ALONE = ("pairs", "liquid", "further", "further_still", "fresh")
 
 
