@@ -227,20 +227,19 @@ def _chgnet(target: str, settings: dict[str, Any]) -> BaseCalculator:
 
 
 def _mace(target: str, settings: dict[str, Any]) -> BaseCalculator:
-    from mace import calculators
-    from mace.calculators.foundations_models import mace_mp_names
+    from mace import calculators as mace
 
     options = {"default_dtype": "float64", **_with_device(settings)}
     if Path(target).is_file():
-        return calculators.MACECalculator(model_paths=target, **options)
+        return mace.MACECalculator(model_paths=target, **options)
     if target in MACE_OFF:
-        return calculators.mace_off(model=target.removeprefix("off-"), **options)
+        return mace.mace_off(model=target.removeprefix("off-"), **options)
+    from mace.calculators.foundations_models import mace_mp_names
+
     if target not in mace_mp_names:
         names = ", ".join(filter(None, [*mace_mp_names, *MACE_OFF]))
-        raise CompactFFError(
-            f"no such MACE model: {target}; expected a model file, or one that MACE downloads: {names}"
-        )
-    return calculators.mace_mp(model=target, **options)
+        raise CompactFFError(f"no such MACE model: {target}; expected a file, or one of MACE's: {names}")
+    return mace.mace_mp(model=target, **options)
 
 
 def _orb(target: str, settings: dict[str, Any]) -> BaseCalculator:

@@ -211,7 +211,7 @@ def test_mace_knows_models_by_name(monkeypatch):
     assert crystals == [{"model": "medium-mpa-0", "device": "cpu", "default_dtype": "float64"}]
     create_teacher("mace:off-small", device="cpu", default_dtype="float32")
     assert molecules == [{"model": "small", "device": "cpu", "default_dtype": "float32"}]
-    with pytest.raises(CompactFFError, match="one that MACE downloads: medium-mpa-0, small, off-small, off-"):
+    with pytest.raises(CompactFFError, match="one of MACE's: medium-mpa-0, small, off-small, off-"):
         create_teacher("mace:huge")
 
 

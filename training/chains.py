@@ -154,6 +154,7 @@ class Chain:
         Given structures that have no label are asked for again.
         """
         self._write_shard()
+        self.journal.clear()  # what it had paid for is in the counts
 
     def _exhausted(self) -> bool:
         if self.spec.walk == "given":

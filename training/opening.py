@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ase.data import chemical_symbols
-
 from compactff_md.student import student_file
 from compactff_md.teachers import Teacher, create_teacher
 from compactff_md.training.checks import check_isolated_agree
@@ -25,7 +23,7 @@ from compactff_md.training.generate import (
 from compactff_md.training.journal import Journal
 from compactff_md.training.loop import CHECKPOINT
 from compactff_md.training.planning import plan_fields
-from compactff_md.training.preparation import check_student
+from compactff_md.training.preparation import check_start
 from compactff_md.training.progress import Reporter
 from compactff_md.training.recipe_files import write_config
 from compactff_md.training.runs import RUN_FILE, RunFolder, check_labels_are_the_same, open_run, versions_in
@@ -52,9 +50,7 @@ def labelled_run(
     reporter = reporter if reporter and team.leads else Reporter()
     teacher, versions = _teacher(config, Path(out))
     structures = read_start(config.structures, teacher)
-    if structures:
-        numbers = sorted({int(number) for atoms in structures for number in atoms.numbers})
-        check_student(config, [chemical_symbols[number] for number in numbers])
+    check_start(config)
     labelled = config.labels_from is not None or (Path(out) / LABELS_FILE).is_file()
     if not config.sampling.steps and not labelled:
         given = dict(enumerate(structures))

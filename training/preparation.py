@@ -43,19 +43,24 @@ def create_network(config: TrainConfig, data: LabelledSet) -> StudentNetwork:
     )
 
 
-def check_student(config: TrainConfig, present: list[str]) -> None:
-    """See that the student can be made that is asked for, before labels are paid for.
+def check_start(config: TrainConfig, elements: list[str] | None = None) -> None:
+    """See before labels are paid for that the student can be made that is asked for.
+
+    Parameters
+    ----------
+    elements
+        Of the frames to learn from; None where they are not known yet, and only the rest is looked at.
 
     Raises
     ------
     CompactFFError
         If it cannot: of such a size, of these elements, or going on from another that is none of that kind.
     """
-    elements = list(config.elements or present)
+    wanted = list(config.elements or elements or ())
     if config.start_from is not None:
-        _check_start(config, elements, load(config.start_from))
-    else:
-        students.create(config.size, elements, architecture=config.architecture, cutoff_A=config.cutoff_A)
+        _check_start(config, wanted, load(config.start_from))
+    elif wanted:
+        students.create(config.size, wanted, architecture=config.architecture, cutoff_A=config.cutoff_A)
 
 
 def continued_network(config: TrainConfig, data: LabelledSet) -> StudentNetwork:

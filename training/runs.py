@@ -135,7 +135,7 @@ def check_labels_are_the_same(path: Path, config: BaseModel, sources: Mapping[st
 
 def _reopen(path: Path, identity: dict[str, Any], changeable: Sequence[str]) -> RunFolder:
     there, finished = _read(path)
-    names = {*changeable, *(LATER_FIELDS - there.keys())}
+    names = {*(() if finished else changeable), *(LATER_FIELDS - there.keys())}
 
     def may_change(key: str) -> bool:
         return key in names or key.split(".")[0] in names

@@ -52,8 +52,8 @@ def ship(name: str, run: Path, out: Path = SHIPPED) -> Path:
 def again(name: str, folder: Path = SHIPPED) -> str:
     """The card of a student in ``folder`` as it is made now, of its file and of the text on the family.
 
-    The steps of the training and the quality of the uncertainty, which the file does not tell, stay as the
-    card has them.
+    The steps of the training, which the file does not tell, stay as the card has them; so does the quality of
+    the uncertainty where the file is of a version that did not tell it.
 
     Raises
     ------
@@ -68,9 +68,11 @@ def again(name: str, folder: Path = SHIPPED) -> str:
     steps = re.search(r" ([\d,]+) steps", written)
     if steps is None:
         raise CompactFFError(f"{card} does not tell the steps of the training")
+    metadata = read_metadata(file)
+    told = {key: found["uncertainty"] for key, found in metadata.metrics.items() if "uncertainty" in found}
     rows = written.partition("\n".join(UNCERTAINTY_HEAD))[2].split("\n")
-    uncertainty = [row for row in rows if row.startswith("|")]
-    return text(name, read_metadata(file), int(steps[1].replace(",", "")), uncertainty)
+    uncertainty = _uncertainty({"uncertainty": told}) or [row for row in rows if row.startswith("|")]
+    return text(name, metadata, int(steps[1].replace(",", "")), uncertainty)
 
 
 def _about(name: str) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import ase
 import numpy as np
+from ase.data import chemical_symbols
 
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure, read_structures
@@ -15,6 +16,7 @@ from compactff_md.training.config import DistillConfig
 from compactff_md.training.dataset import is_isolated
 from compactff_md.training.frames import Frame
 from compactff_md.training.planning import ChainSpec, Plan
+from compactff_md.training.preparation import check_start
 
 FEWEST_FRAMES = 10
 SHORT_CHAIN = 3  # frames, of which one would be much to hold out
@@ -29,7 +31,7 @@ def check_plan(config: DistillConfig, plan: Plan) -> None:
     ------
     CompactFFError
         If it leaves too few frames for the training, labels single atoms, or has elements that the student
-        will not know.
+        will not know, or cannot.
     """
     specs = [chain.spec for chain in plan.chains]
     trained = [(spec, spec.frames) for spec in specs if spec.purpose == "train"]
@@ -45,6 +47,7 @@ def check_plan(config: DistillConfig, plan: Plan) -> None:
             f"the sampling has structures with {', '.join(sorted(unknown))}, which "
             f"{'elements leaves out' if config.elements else 'no frame for training would have'}"
         )
+    check_start(config, sorted(elements_of(of_training), key=chemical_symbols.index))
 
 
 def _refuse_single_atoms(structures: dict[int, ase.Atoms]) -> None:

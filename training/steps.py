@@ -70,7 +70,7 @@ class Step(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str | None = Field(None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str | None = Field(None, pattern=r"^[^./\\\x00][^/\\\x00]*$")  # a part of file names
     of: tuple[str, ...] = (GIVEN,)
     purpose: Literal["train", "test"] = "train"
     frames: int = Field(ge=0)

@@ -130,7 +130,7 @@ def gradient_warning(teacher: Teacher, found: dict[str, Any]) -> str:
     if found["ok"]:
         return ""
     if "failure" in found:
-        return f"warning: the teacher {teacher.name} fails on the first structure: {found['failure']}"
+        return f"warning: the teacher {teacher.name} fails on one of the structures: {found['failure']}"
     return (
         f"warning: the forces of {teacher.name} are not the gradient of its energy: finite differences are "
         f"{1e3 * found['worst_eV_per_A']:.1f} meV/A off. A student conserves its energy all the same, but "

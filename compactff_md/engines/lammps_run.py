@@ -62,6 +62,8 @@ def read_plan(path: str | Path, variables: dict[str, str]) -> DeckPlan:
         if words[0] == "run" and len(words) > 1:
             plain = plain and words[1].isdigit()
             steps += int(words[1]) if words[1].isdigit() else 0
+    if left_out and students and not is_hybrid:  # at the end: what runs may be in a loop or another file
+        refused = min(left_out)
     for student in students:
         if "$" not in str(student) and not student.is_file():
             raise CompactFFError(

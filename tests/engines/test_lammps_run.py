@@ -40,10 +40,11 @@ def test_names_of_students_may_have_quotes(tmp_path, text):
         (PAIR + "neigh_modify exclude type 1 1\nrun 5\nneigh_modify exclude none\n", True),
         (PAIR + "neigh_modify include held\nminimize 0 1e-3 9 9", True),
         (PAIR + "neigh_modify include all\nrun 5", False),
+        (PAIR + 'neigh_modify exclude group held held\nif "1" then "run 5"', True),
         (PAIR.replace("mliap", "hybrid mliap", 1) + "neigh_modify exclude type 3 3\nrun 5", False),
         ("pair_style lj/cut 8\nneigh_modify exclude group held held\n", False),
     ],
-    ids=["held", "none", "none after the run", "include", "all", "hybrid", "no student"],
+    ids=["held", "none", "none after the run", "include", "all", "conditional", "hybrid", "no student"],
 )
 def test_neighbours_of_a_student_are_not_excluded(tmp_path, text, refused):
     (tmp_path / "student.mliap.pt").touch()

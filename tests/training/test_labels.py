@@ -254,3 +254,31 @@ def test_names_of_steps_are_fit_for_files():
     step = {"kind": "rattle", "frames": 5, "name": "600K/1bar"}
     with pytest.raises(CompactFFError, match="600K/1bar"):
         make_config(DistillConfig, {"structures": "a.xyz", "sampling": {"steps": [step]}})
+
+
+def test_a_start_that_cannot_be_is_refused_before_labels_and_raw_material_is_not(config, tmp_path):
+    """Also where no structures are given; elements count of what is labelled, not of what it is made from."""
+    pairs = {"kind": "dimers", "elements": ["Au", "Cu"], "count": 40}
+    start = {"start_from": "organic-ultra-tiny", "size": "ultra-tiny"}
+    with pytest.raises(CompactFFError, match="asked for are Cu, Au, too"):
+        label(config(None, sampling={"steps": [pairs]}, **start), tmp_path / "pairs")
+    with pytest.raises(CompactFFError, match="size is tiny, but organic-ultra-tiny has ultra-tiny"):
+        label(config(None, sampling={"steps": [pairs]}, **{**start, "size": "tiny"}), tmp_path / "size")
+    copper = molecule("CH3Cl")
+    copper.numbers[copper.numbers == 17] = 29
+    steps = [
+        {"kind": "substitution", "name": "oxygen", "replace": {"Cu": "O"}, "count": 1, "frames": 0},
+        {"kind": "rattle", "frames": 24, "of": ["oxygen"]},
+        {"kind": "md", "frames": 3, "of": ["oxygen"], "purpose": "test", "spacing_steps": 1},
+    ]
+    given = config([copper], sampling={"steps": steps, "relax_steps": 0}, **start)
+    assert label(given, tmp_path / "made").counts["frames"]["train"] > 10
+
+
+def test_a_finished_run_takes_no_other_checks(config, tmp_path):
+    """Also where somebody has removed its checkpoint."""
+    frames = rattled(30)
+    distill(config(frames), tmp_path / "out")
+    (tmp_path / "out" / "checkpoint.pt").unlink()
+    with pytest.raises(CompactFFError, match=r"already holds another run: checks\.duplicates"):
+        distill(config(frames, checks={"duplicates": "keep"}), tmp_path / "out")

@@ -83,3 +83,8 @@ def test_rounds_leave_time_for_the_training():
 def test_runs_of_rounds_give_frames():
     with pytest.raises(CompactFFError, match="spacing_steps is 50, more than the 20 steps of a run"):
         make_config(DistillConfig, {"structures": "a.xyz", "rounds": {"steps": 20}})
+
+
+@pytest.mark.parametrize("name", ["hot water", "_x", "600K-1bar", "Wässer"])
+def test_names_of_steps_are_free_otherwise(name):
+    assert sampling({**MD, "name": name}).steps[0].name == name
