@@ -9,6 +9,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.dataset import load_sets
+from compactff_md.training.planning import ChainSpec
 from compactff_md.training.recipe_files import make_config
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -75,3 +76,10 @@ def quick_config():
         return make_config(TrainConfig, {**values, **fields})
 
     return make
+
+
+@pytest.fixture
+def spec() -> ChainSpec:
+    return ChainSpec(
+        name="train-0", purpose="train", members=(0,), frames=25, seed=(0, 2, 0, 0), temperature_K=300.0
+    )
