@@ -17,7 +17,7 @@ from compactff_md.gradients import predict, predict_with_features
 from compactff_md.neighbours import NeighbourTable, joined, neighbour_table
 from compactff_md.structure import Structure
 from compactff_md.students import StudentNetwork, in_dtype
-from compactff_md.students.uncertainty import Uncertainty
+from compactff_md.students.uncertainty import OnAtoms, Uncertainty
 
 DEFAULT_SKIN_A = 0.5
 OPTIONS = ("device", "dtype", "skin_A", "uncertainty")
@@ -82,6 +82,7 @@ class StudentCalculator(Calculator):
             None if uncertainty is None else copy.deepcopy(uncertainty).to(weights.device, weights.dtype)
         )
         self._tables = _TableKeeper(network.cutoff_A, skin_A, self.device)
+        self._last: tuple[torch.Tensor, OnAtoms] | None = None
 
     def set(self, **options: Any) -> dict[str, Any]:
         """Refuse options; ASE hands over here what the constructor does not know, and would keep it.
@@ -191,7 +192,9 @@ class StudentCalculator(Calculator):
             return (*predict(self.network, positions, table, species), None)
         energies, forces, virial, features = predict_with_features(self.network, positions, table, species)
         with torch.no_grad():
-            return energies, forces, virial, uncertainty(features, species)
+            if self._last is None or self._last[0] is not species:  # the keeper of tables gives the same
+                self._last = (species, uncertainty.on_atoms(species))
+            return energies, forces, virial, uncertainty.errors(features, self._last[1])
 
 
 class _Results(dict[str, Any]):

@@ -9,6 +9,8 @@ some environments are harder than others, however often they were seen. Both are
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,25 @@ from compactff_md.errors import CompactFFError
 
 NO_LIMIT = 1e3  # of a logarithm; files hold no infinities
 LATER = ("weights", "lowest", "highest")  # not in files before version 4
+
+
+class OnAtoms(NamedTuple):
+    """Rows of an uncertainty's tables for N atoms.
+
+    Attributes
+    ----------
+    species
+        Shape (N, 1).
+    centres
+        Shape (N, Q, D).
+    lowest, highest
+        Shape (N,).
+    """
+
+    species: Tensor
+    centres: Tensor
+    lowest: Tensor
+    highest: Tensor
 
 
 class Uncertainty(nn.Module):
@@ -63,19 +84,35 @@ class Uncertainty(nn.Module):
         self.register_buffer("usual_eV_per_A", torch.ones(()))
         self.float()  # whatever PyTorch's default is
 
+    def on_atoms(self, species: Tensor) -> OnAtoms:
+        """What depends on the elements of atoms (N,) alone: for dynamics once, not at every step."""
+        return OnAtoms(
+            species.unsqueeze(1),
+            self.centres.index_select(0, species),
+            self.lowest.index_select(0, species),
+            self.highest.index_select(0, species),
+        )
+
     def distance(self, features: Tensor, species: Tensor) -> Tensor:
         """Distance of features (N, H) from the training data in standard deviations, shape (N,)."""
+        return self._to_nearest(features, self.centres.index_select(0, species))
+
+    def _to_nearest(self, features: Tensor, centres: Tensor) -> Tensor:
         place = torch.mm(features, self.projection).unsqueeze(1)  # (N, 1, D)
-        apart = place - self.centres.index_select(0, species)  # (N, Q, D)
-        return (apart * apart).sum(-1).amin(1).clamp(min=1e-8).sqrt()
+        # Not by a product of matrices, which loses digits where the distance is small.
+        apart = torch.cdist(place, centres, compute_mode="donot_use_mm_for_euclid_dist")  # (N, 1, Q)
+        return apart.amin((1, 2)).clamp(min=1e-4)
+
+    def errors(self, features: Tensor, atoms: OnAtoms) -> Tensor:
+        """Root mean square error to expect of each atom's force components in eV/A, shape (N,)."""
+        logarithm = torch.addmm(self.log_scale, features, self.weights).gather(1, atoms.species).squeeze(1)
+        logarithm = torch.clamp(logarithm, atoms.lowest, atoms.highest)
+        distance = self._to_nearest(features, atoms.centres)
+        return torch.exp(torch.addcmul(logarithm, distance.log(), self.exponent))
 
     def forward(self, features: Tensor, species: Tensor) -> Tensor:
-        """Root mean square error to expect of each atom's force components in eV/A, shape (N,)."""
-        own = species.unsqueeze(1)
-        logarithm = torch.addmm(self.log_scale, features, self.weights).gather(1, own).squeeze(1)
-        lowest, highest = self.lowest.index_select(0, species), self.highest.index_select(0, species)
-        scale = torch.exp(torch.minimum(torch.maximum(logarithm, lowest), highest))
-        return scale * self.distance(features, species) ** self.exponent
+        """As :meth:`errors`, of atoms of these elements, shape (N,)."""
+        return self.errors(features, self.on_atoms(species))
 
 
 def uncertainty_from(tensors: dict[str, Tensor], elements: int) -> Uncertainty:

@@ -270,6 +270,13 @@ def test_uncertainties_are_those_of_the_features_and_leave_the_rest_alone(networ
     assert told == pytest.approx(made(features, species).numpy(), rel=1e-3)
     assert told.shape == (len(structure),)
     assert "uncertainties" not in plain.calc.results
+    other = structure.to_ase()
+    other.numbers = structure.numbers[::-1]  # as many atoms, of other elements
+    for asked in (other, atoms):
+        asked.calc, fresh = atoms.calc, StudentCalculator(network, device="cpu", uncertainty=made)
+        asked.get_forces()
+        fresh.calculate(asked)
+        assert np.array_equal(asked.calc.results["uncertainties"], fresh.results["uncertainties"])
 
 
 def test_uncertainties_are_no_trouble_to_ase(network):
