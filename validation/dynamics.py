@@ -9,11 +9,10 @@ from ase import units
 from ase.calculators.calculator import BaseCalculator
 from ase.data import atomic_masses
 from ase.optimize import BFGS
-from scipy import stats
 
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
-from compactff_md.validation import pictures
+from compactff_md.validation import pictures, transport
 from compactff_md.validation.campaign import Campaign
 from compactff_md.validation.distributions import compare
 from compactff_md.validation.outcome import Finding, Section
@@ -30,7 +29,6 @@ FASTEST_PER_CM = {1: 4000.0, 10: 2500.0, 118: 1500.0}
 MINIMUM_FMAX_EV_PER_A = 2e-3
 MINIMUM_STEPS = 400
 HESSIAN_STEP_A = 0.01
-BLUNT = "the runs are too short to tell half of it"
 # A Hessian by differences needs 6 N evaluations of the teacher.
 MOST_ATOMS = 60
 
@@ -49,7 +47,9 @@ def run(campaign: Campaign) -> Section:
         reason = f"{len(campaign.structure)} atoms; up to {MOST_ATOMS} are done"
         findings.append(campaign.judge("dynamics.harmonic", None, "1/cm", note=reason))
     if campaign.structure.pbc.all():
-        findings += diffusion_findings(campaign, teacher, student)
+        moved = transport.compare_transport(campaign, teacher, student)
+        findings += moved.findings
+        shown |= moved.pictures
     return Section(tuple(findings), {}, shown)
 
 
@@ -178,65 +178,6 @@ def rigid_modes(structure: Structure) -> int:
         return 3
     centred = structure.positions_A - structure.positions_A.mean(0)
     return 3 + (0, 2, 3, 3)[int(np.linalg.matrix_rank(centred, tol=1e-3))]
-
-
-def mean_squared_displacement(positions_A: np.ndarray) -> np.ndarray:
-    """Of unwrapped positions (F, N, 3) over all origins and atoms, in A^2, shape (F,); by FFT.
-
-    Calandrini et al., Collection SFN 12, 201 (2011), section 4.2.
-    """
-    frames = len(positions_A)
-    squares = (positions_A**2).sum(2)  # (F, N)
-    power = np.abs(np.fft.fft(positions_A, 2 * frames, axis=0)) ** 2
-    correlation = np.fft.ifft(power, axis=0).real[:frames].sum(2)
-    counts = (frames - np.arange(frames))[:, None]
-    head = np.vstack([np.zeros((1, squares.shape[1])), np.cumsum(squares, 0)])
-    lags = np.arange(frames)
-    sums = (head[frames] - head[lags]) + head[frames - lags]
-    return ((sums - 2 * correlation) / counts).mean(1)
-
-
-def diffusion_cm2_per_s(run_: Run, atoms: np.ndarray) -> float:
-    """Einstein's slope of the mean squared displacement, between a tenth and a half of the run."""
-    path = run_.positions_A[:, atoms]
-    drift = np.average(run_.positions_A, axis=1, weights=run_.masses_Da)
-    msd = mean_squared_displacement(path - drift[:, None])
-    part = slice(max(1, len(msd) // 10), max(3, len(msd) // 2))
-    slope = float(np.polyfit(run_.time_ps[part], msd[part], 1)[0])
-    return slope / 6.0 * 1e-4  # A^2/ps is 1e-4 cm^2/s
-
-
-def too_blunt(teacher_cm2_per_s: float, error_cm2_per_s: float) -> bool:
-    """Whether half of the teacher's coefficient would be lost in the error of a difference."""
-    return 3 * error_cm2_per_s > max(0.5 * abs(teacher_cm2_per_s), 1e-7)
-
-
-def diffusion_findings(campaign: Campaign, teacher: Sequence[Run], student: Sequence[Run]) -> list[Finding]:
-    """Difference of each element's diffusion coefficients, in units of its standard error over replicas.
-
-    That of a normal distribution with the significance of Welch's t: few replicas tell their error badly.
-    What passes must be told apart from half of the teacher's coefficient.
-    """
-    findings = []
-    for z in np.unique(campaign.structure.numbers):
-        atoms = campaign.structure.numbers == z
-        subject = campaign.structure.symbols[int(np.argmax(atoms))]
-        a, b = (np.array([diffusion_cm2_per_s(r, atoms) for r in runs]) for runs in (teacher, student))
-        if min(len(a), len(b)) < 4:
-            note = f"student {b.mean():.3g}, teacher {a.mean():.3g} cm²/s; fewer than 4 replicas"
-            findings.append(campaign.judge("dynamics.diffusion", None, "", note=note, subject=subject))
-            continue
-        error = float(np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)))
-        note = f"student {b.mean():.3g}, teacher {a.mean():.3g}, error {error:.2g} cm²/s"
-        value = float(stats.norm.isf(stats.ttest_ind(a, b, equal_var=False).pvalue / 2))
-        limit = campaign.thresholds.get("dynamics.diffusion")
-        blunt = limit is not None and limit.allows(value) and too_blunt(float(a.mean()), error)
-        if blunt:
-            note += f"; {BLUNT}"
-        findings.append(
-            campaign.judge("dynamics.diffusion", value, "errors", note=note, subject=subject, undecided=blunt)
-        )
-    return findings
 
 
 def _harmonic(campaign: Campaign) -> tuple[list[Finding], pictures.Figure | None]:

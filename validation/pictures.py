@@ -103,9 +103,15 @@ def power_law(timesteps_fs: np.ndarray, fluctuations: np.ndarray, exponent: floa
 
 
 def distributions(
-    curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]], xlabel: str, names: tuple[str, str]
+    curves: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    xlabel: str,
+    names: tuple[str, str],
+    ylabel: str = "",
 ) -> Figure:
-    """Small panels of x, the reference's curves (R, X) and the student's (S, X); at most 12."""
+    """Small panels of x, the reference's curves (R, X) and the student's (S, X); at most 12.
+
+    Without ``ylabel`` heights have no unit, and no numbers.
+    """
     shown = dict(list(curves.items())[:12])
     columns = min(3, len(shown))
     made, axes = figure(columns, -(-len(shown) // columns), width=4.0, height=2.7)
@@ -114,7 +120,9 @@ def distributions(
             panel.fill_between(x, data.min(0), data.max(0), color=colour, alpha=0.2, linewidth=0)
             panel.plot(x, data.mean(0), color=colour, linewidth=1.2, label=name)
         panel.set_title(title, fontsize=9)
-        panel.set(xlabel=xlabel, yticks=[])
+        panel.set(xlabel=xlabel, ylabel=ylabel)
+        if not ylabel:
+            panel.set_yticks([])
     axes[0].legend(fontsize=7, frameon=False)
     for panel in axes[len(shown) :]:
         panel.set_visible(False)

@@ -16,13 +16,13 @@ from compactff_md.errors import CompactFFError
 from compactff_md.files import write_text
 from compactff_md.student import SHIPPED, load
 from compactff_md.validation import endurance
-from compactff_md.validation.dynamics import BLUNT, too_blunt
 from compactff_md.validation.endurance import Endurance
 from compactff_md.validation.outcome import Finding
 from compactff_md.validation.panel import VERDICTS, panel, title
 from compactff_md.validation.report import REPORT_JSON, Report, read_report
 from compactff_md.validation.subject import fingerprint
 from compactff_md.validation.thresholds import Thresholds
+from compactff_md.validation.transport import BLUNT, too_blunt
 
 # What two reports have in common of which one goes on with further systems.
 CONDITIONS = ("student", "teacher", "engine", "settings", "thresholds", "suite")

@@ -16,14 +16,14 @@ from ase.vibrations import Vibrations
 from builders import rotation
 from compactff_md.engines.molecules import Molecules, find_molecules
 from compactff_md.structure import Structure
-from compactff_md.validation import conservation, dynamics, mda, shipped, structure, thermodynamics
+from compactff_md.validation import conservation, dynamics, mda, shipped, structure, thermodynamics, transport
 from compactff_md.validation.campaign import Labels
 from compactff_md.validation.engine_ase import ASEEngine, at_rest_at
 from compactff_md.validation.outcome import Section
 from compactff_md.validation.report import Report
 from compactff_md.validation.run import Run
 from compactff_md.validation.task import State, Task
-from validation_builders import PairPotential, campaign, crystal, molecule, subject
+from validation_builders import PairPotential, campaign, molecule, subject
 
 SPRING_EV_PER_A2 = 20.0
 
@@ -193,14 +193,30 @@ class TestDynamics:
         values = 3e-5 * np.concatenate([1.0 + spread * rows, scale * (1.0 + spread * rows)])
         runs = [gas(seed) for seed in range(8)]
         of_run = dict(zip(map(id, runs), values, strict=True))
-        monkeypatch.setattr(dynamics, "diffusion_cm2_per_s", lambda run, _: of_run[id(run)])
-        bench = campaign(tmp_path, subject(), crystal())
-        (finding,) = dynamics.diffusion_findings(bench, runs[:4], runs[4:])
+        monkeypatch.setattr(transport, "diffusion_cm2_per_s", lambda run, _: of_run[id(run)])
+        bench = campaign(tmp_path, subject(), runs[0].structure(0))
+        found = transport.compare_transport(bench, runs[:4], runs[4:]).findings
+        finding = next(f for f in found if f.key == "dynamics.diffusion")
         assert finding.verdict == verdict, finding
         # In a report of when all that was near enough passed, the same is told from the note.
-        earlier = replace(finding, verdict="pass", note=finding.note.removesuffix(f"; {dynamics.BLUNT}"))
+        earlier = replace(finding, verdict="pass", note=finding.note.removesuffix(f"; {transport.BLUNT}"))
         report = shipped.by_present_rules(Report("r", {"dynamics": Section((earlier,))}))
         assert (report.findings[0].verdict == "undecided") == (verdict == "undecided")
+
+    @pytest.mark.parametrize(("scale", "verdict"), [(1.0, "pass"), (2.0, "fail")])
+    def test_displacements_of_random_walks_are_told_apart(self, tmp_path, scale, verdict):
+        runs = [gas(seed, frames=401) for seed in range(8)]
+        students = [replace(run, positions_A=scale * run.positions_A) for run in runs[4:]]
+        bench = campaign(tmp_path, subject(), runs[0].structure(0))
+        found = transport.compare_transport(bench, runs[:4], students)
+        for finding in (f for f in found.findings if f.key == "dynamics.msd"):
+            assert finding.verdict == verdict, finding
+            student, teacher, low, high = map(float, re.findall(r"\d+\.?\d*", finding.note)[:4])
+            expected = 3 * 0.2**2 * 100  # A^2, in a hundred steps: a quarter
+            assert teacher == pytest.approx(expected, rel=0.2) and low <= teacher <= high
+            assert student == pytest.approx(scale**2 * expected, rel=0.2)
+            assert finding.note.endswith("in 10 ps")
+        assert (tmp_path / found.pictures["mean squared displacement"]).stat().st_size > 10_000
 
     def test_displacement_is_that_of_mdanalysis(self):
         pytest.importorskip("MDAnalysis")
@@ -211,13 +227,13 @@ class TestDynamics:
         universe = MDAnalysis.Universe.empty(24, trajectory=True)
         universe.load_new(run.positions_A.astype(np.float32))
         expected = EinsteinMSD(universe, msd_type="xyz", fft=False).run().results.timeseries
-        assert dynamics.mean_squared_displacement(run.positions_A) == pytest.approx(
+        assert transport.mean_squared_displacement(run.positions_A) == pytest.approx(
             expected, rel=1e-4, abs=1e-3
         )
 
     def test_diffusion_of_a_random_walk(self):
         run = gas(5, frames=3000)
-        found = dynamics.diffusion_cm2_per_s(run, np.ones(24, dtype=bool))
+        found = transport.diffusion_cm2_per_s(run, np.ones(24, dtype=bool))
         assert found == pytest.approx(0.2**2 / (2 * 0.1) * 1e-4, rel=0.35)  # <dx^2> / 2 dt, in A^2/ps
 
 
