@@ -5,7 +5,8 @@ import re
 import pytest
 
 from compactff_md.artifact import read_metadata
-from compactff_md.student import SHIPPED
+from compactff_md.student import SHIPPED, load
+from compactff_md.training.evaluation import evaluate
 from compactff_md.training.ship import again
 from compactff_md.validation import endurance, shipped
 from compactff_md.validation.report import read_report
@@ -65,6 +66,22 @@ def test_what_texts_on_a_family_tell_of_sizes_is_that_of_the_files():
     assert told("argyrodite", r"where the shipped ones have (\S+) and (\S+) \(R2") == overall
     each = [f"{forces(sizes[1], test)['rmse_meV_per_A']:.1f}" for test in TESTS]
     assert told("argyrodite", r"where the shipped one has (\S+), (\S+) and (\S+)\.") == each
+
+
+def test_students_of_argyrodite_are_as_good_on_arrangements_that_no_training_has():
+    names = [name for name in TARGETS if name.startswith("argyrodite")]
+    fresh = ROOT / "validation" / "reports" / "argyrodite_fresh.xyz.gz"
+    found = [evaluate(load(name), {"fresh": fresh})["fresh"] for name in names]
+    for name, errors in zip(names, found, strict=True):
+        assert errors["forces"]["r2"] >= TARGETS[name]
+    text = (RECIPES / "argyrodite.md").read_text()
+    for numbers in (
+        [f"{errors['forces']['rmse_meV_per_A']:.1f}" for errors in found],
+        [f"{errors['forces']['r2']:.4f}" for errors in found],
+        [f"{errors['energy']['rmse_meV_per_atom']:.2f}" for errors in found],
+        [f"{errors['stress']['rmse_GPa']:.3f}" for errors in found],
+    ):
+        assert "{}, {} and {}".format(*numbers) in text
 
 
 def test_the_page_of_reports_is_what_is_made_of_them():
