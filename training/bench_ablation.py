@@ -43,9 +43,9 @@ def variants(calls: int) -> dict[str, dict[str, Any]]:
     def sampled(*steps: dict[str, Any], **fields: Any) -> dict[str, Any]:
         return {"sampling": {"steps": steps}, **fields}
 
-    def driven(rattles: int, share: float = 1.0) -> dict[str, Any]:
+    def driven(rattles: int, share: float = 1.0, apart: int = 2) -> dict[str, Any]:
         """A shipped student moves the atoms: a frame costs one call, and may be further from the last one."""
-        frames, spacing = round(share * calls), 2 * SPACING_STEPS
+        frames, spacing = round(share * calls), apart * SPACING_STEPS
         return {**dynamics(rattles), "driver": DRIVER, "frames": frames, "spacing_steps": spacing}
 
     usual = sampled(dynamics(1))
@@ -70,6 +70,7 @@ def variants(calls: int) -> dict[str, dict[str, Any]]:
         "by one interaction (moments-local)": {**usual, "architecture": "moments-local"},
         "by PaiNN": {**usual, "architecture": "painn"},
         "dynamics of organic-ultra-tiny and a quarter in a round": sampled(driven(0, 0.75), rounds=a_round),
+        "dynamics of organic-ultra-tiny alone, three times as far apart": sampled(driven(0, apart=6)),
         "the first with another seed": {**usual, "seed": 1},
     }
 
