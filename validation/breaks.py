@@ -23,6 +23,7 @@ from compactff_md.validation.teacher_calculator import TeacherCalculator
 # Frames that the teacher starts before the one that shows the broken bond, and how far it goes.
 FRAMES_BEFORE = 2
 TEACHER_FS = 300.0
+HOT_K = 1e5  # a stretched bond that comes back is hot: no reason to end the run
 
 
 @dataclass(frozen=True)
@@ -151,16 +152,24 @@ def _breaks_with(
     bonds: np.ndarray,
     initial_A: np.ndarray,
 ) -> bool | None:
-    """Whether a bond breaks where the teacher goes on from a moment before; None where that fails."""
-    start = max(0, frame - FRAMES_BEFORE)
+    """Whether a bond breaks for good where the teacher goes on from a moment before.
+
+    None where it fails, where its run ends early, and where no bond was whole at that moment's frames.
+    """
+    inside = np.isin(bonds, members).all(axis=1)
+    before = _broken(run, bonds[inside], initial_A[inside])[: max(1, frame - FRAMES_BEFORE + 1)].any(axis=1)
+    if before.all():
+        return None
+    start = int(np.flatnonzero(~before)[-1])
     kept = np.arange(len(run.numbers)) if run.pbc.any() else members
     place = {int(atom): k for k, atom in enumerate(kept)}
-    inside = np.isin(bonds, members).all(axis=1)
     own = np.array([[place[int(i)], place[int(j)]] for i, j in bonds[inside]])
     structure = Structure(run.positions_A[start][kept], run.numbers[kept], run.cell_A[start], run.pbc)
     state = State(structure.positions_A, run.velocities_A_per_fs[start][kept])
     steps = round(TEACHER_FS / run.timestep_fs)
-    task = Task("nve", run.temperature_K, run.timestep_fs, steps, max(1, steps // 60), seed=1)
+    task = Task("nve", HOT_K, run.timestep_fs, steps, max(1, steps // 60), seed=1)
     asked = TeacherCalculator(teacher)
     result = ASEEngine(asked, "teacher").run(structure, task, state)
-    return bool(breaks_of(result, own, initial_A[inside])) or (None if asked.failed else False)
+    if asked.failed or result.failure:
+        return None
+    return bool(_broken(result, own, initial_A[inside])[-1].any())

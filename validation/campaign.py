@@ -19,7 +19,7 @@ from compactff_md.engines.molecules import Molecules, find_molecules
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 from compactff_md.validation.engine_ase import UNSOUND, ASEEngine, at_rest_at
-from compactff_md.validation.outcome import Finding, failed, judge
+from compactff_md.validation.outcome import Finding, Section, failed, judge
 from compactff_md.validation.run import Run
 from compactff_md.validation.settings import SuiteSettings
 from compactff_md.validation.stages import Stages
@@ -79,6 +79,14 @@ def did_not_run(campaign: Campaign, section: str, error: CompactFFError) -> Find
     """The finding of a section that did not run; it failed where the student's dynamics did not last."""
     finding = campaign.judge("suite.ran", None, "", note=str(error), subject=section)
     return failed(finding, str(error)) if isinstance(error, EndedEarlyError) else finding
+
+
+def section_or_why(campaign: Campaign, name: str, make: Callable[[], Section]) -> Section:
+    """A section, or, where it cannot be made, the finding that says why: others go on without it."""
+    try:
+        return make()
+    except CompactFFError as error:
+        return Section((did_not_run(campaign, name, error),))
 
 
 def digest_of(structures: Sequence[Structure]) -> str:

@@ -129,7 +129,11 @@ def _line(found: Sequence[Finding | None]) -> str:
 
 def _best(found: Sequence[Finding | None]) -> Finding | None:
     """The best number of a row, where the threshold has one side and so tells what better is."""
-    known = [f for f in found if f is not None and f.value is not None and f.threshold is not None]
+    known = [
+        f
+        for f in found
+        if f is not None and f.value is not None and f.threshold is not None and f.verdict != "undecided"
+    ]
     if len(known) < 2:
         return None
     limit = known[0].threshold

@@ -23,6 +23,9 @@ from compactff_md.validation.task import Task
 # A run of which less than this is stationary carries no verdict.
 LEAST_STATIONARY = 0.5
 FEWEST_FRAMES = 40
+# Energy that a run gains shows in the kinetic energy, about half of it: that is no equilibration. In one
+# the kinetic energy changes by far more than the total.
+EXPLAINED = 0.5
 # Frames of the short runs are this far apart: the fluctuation is that of the fastest bonds.
 LAW_FRAME_FS = 1.0
 
@@ -42,7 +45,8 @@ class Conservation:
     ratio
         Of that to the standard deviation of the kinetic energy.
     stationary
-        False where the kinetic energy still drifts: the run is not equilibrated, and its drift no drift.
+        False where the kinetic energy drifts by more than the total energy explains: the run is not
+        equilibrated, and its drift no drift.
     start
         Index of the first frame that was used.
     """
@@ -70,9 +74,13 @@ def analyse(run: Run) -> Conservation:
         per_dof / (KB_EV_PER_K * run.temperature_K),
         1e3 * float(rest.std()) / n,
         float(rest.std()) / spread if spread > 0 else float("nan"),
-        not has_trend(kinetic),
+        not has_trend(kinetic) or _explains(slope, robust_slope(time_ps, 1e3 * kinetic / n, blocks)),
         start,
     )
+
+
+def _explains(total: Slope, kinetic: Slope) -> bool:
+    return abs(total.value) > EXPLAINED * abs(kinetic.value)
 
 
 def exponent(timesteps_fs: np.ndarray, fluctuations: np.ndarray) -> float:

@@ -22,6 +22,8 @@ from compactff_md.validation.task import Tick
 # 1/cm of a frequency of 1/fs: 1 / (c in cm/fs).
 PER_CM_OF_PER_FS = 1.0 / 2.99792458e-5
 BLOCK_FRAMES = 100
+# For dynamics that somebody else ran; with a thermostat it is twice the inverse friction.
+MEMORY_PS = 5.0
 # Shorter pieces have no spectrum to speak of.
 FEWEST_FRAMES = 40
 # Above the stretching of the fastest bonds whose lightest atom is at most this: H, Ne, any.
@@ -36,7 +38,8 @@ MOST_ATOMS = 60
 def run(campaign: Campaign) -> Section:
     """The section."""
     teacher, student = campaign.teacher_replicas(), campaign.student_replicas()
-    spectra = compare_spectra(campaign, teacher, student, ("teacher", "student"))
+    memory_ps = 2.0 / campaign.settings.friction_per_ps
+    spectra = compare_spectra(campaign, teacher, student, ("teacher", "student"), memory_ps)
     findings, shown = list(spectra.findings), dict(spectra.pictures)
     if len(campaign.structure) <= MOST_ATOMS:
         found, picture = _harmonic(campaign)
@@ -54,16 +57,25 @@ def run(campaign: Campaign) -> Section:
 
 
 def compare_spectra(
-    campaign: Campaign, reference: Sequence[Run], student: Sequence[Run], names: tuple[str, str]
+    campaign: Campaign,
+    reference: Sequence[Run],
+    student: Sequence[Run],
+    names: tuple[str, str],
+    memory_ps: float = MEMORY_PS,
 ) -> Section:
-    """The densities of vibrational states of two sets of runs; undecided where they cannot be compared."""
+    """The densities of vibrational states of two sets of runs; undecided where they cannot be compared.
+
+    ``memory_ps`` is how long a vibration keeps the energy that it has by chance: what is nearer in one run
+    is not independent.
+    """
     runs = (*reference, *student)
     why = _incomparable(runs)
     if why:
         return Section((campaign.judge("dynamics.vdos", None, "", note=why),))
     length = min(BLOCK_FRAMES, *(len(run_) for run_ in runs))
     theirs, ours = spectra_of(reference, length), spectra_of(student, length)
-    finding = compare(campaign, "dynamics.vdos", theirs[:, None, :], ours[:, None, :])
+    a, b = (independent_spectra(side, length, memory_ps)[:, None] for side in (reference, student))
+    finding = compare(campaign, "dynamics.vdos", a, b)
     title = "vibrational density of states"
     figure = pictures.distributions(
         {title: (wavenumbers(runs[0], theirs.shape[1]), theirs, ours)}, "1/cm", names
@@ -112,6 +124,16 @@ def spectra_of(runs: Sequence[Run], length: int) -> np.ndarray:
             for k in range(len(run_) // length)
         ]
     )
+
+
+def independent_spectra(runs: Sequence[Run], length: int, memory_ps: float) -> np.ndarray:
+    """Means of successive blocks' spectra over at least ``memory_ps``, or over a whole run, shape (B, X)."""
+    found: list[np.ndarray] = []
+    for run_ in runs:
+        own = spectra_of([run_], length)
+        together = max(1, round(memory_ps / (1e-3 * frame_fs(run_) * length)))
+        found += [part.mean(0) for part in np.array_split(own, max(1, len(own) // together))]
+    return np.array(found)
 
 
 def wavenumbers(run_: Run, count: int) -> np.ndarray:

@@ -47,6 +47,7 @@ APART_A = 100.0
 PIECE_PS = 5.0  # after which what was run is kept, unless told otherwise
 WATCHED_PS = 5.0  # a bond that is back at the end of such a part is not broken
 FRAME_FS = 50.0
+SAME_PLACE_A = 0.01  # files of LAMMPS have six digits
 EQUILIBRATION_PS = 1.0
 FRICTION_PER_PS = 1.0
 
@@ -62,7 +63,7 @@ class Endurance:
     molecules, breaks
         Watched, and those of which a bond broke or was stretched as far.
     mean_K
-        Of the thermal run.
+        Of the thermal run; None where it ended at once.
     drift_meV_per_atom_ps, drift_low, drift_high
         Of the run at constant energy of ``drift_ps``, with a 95 % interval; None where it ended early.
     sha256
@@ -78,7 +79,7 @@ class Endurance:
     failure: str
     molecules: int
     breaks: tuple[Break, ...]
-    mean_K: float
+    mean_K: float | None
     drift_ps: float
     drift_meV_per_atom_ps: float | None
     drift_low: float | None
@@ -130,6 +131,11 @@ def endure(
         Goes on where bonds break and stay so; None leaves that open.
     piece_ps
         After which what was run is kept.
+
+    Raises
+    ------
+    CompactFFError
+        If what is kept was run in other pieces.
     """
     watch = Watch(structure, teacher)
     state, failure, reached, kelvin = None, "", 0.0, []
@@ -137,6 +143,11 @@ def endure(
         own = replace(task, steps=round(1000 * length_ps / task.timestep_fs), seed=task.seed + piece)
         name = f"{task.temperature_K:g}K-{piece:04d}-{own.steps}"
         run = stages.run(name, partial(_made, engine, structure, own, state))
+        if state is not None and np.abs(run.positions_A[0] - state.positions_A).max() > SAME_PLACE_A:
+            raise CompactFFError(
+                f"{name} in {stages.path} does not begin where the piece before it ended: it was made with "
+                f"another --piece-ps or --time-ps; give that one, or another --out"
+            )
         for part in run.parts(WATCHED_PS):
             for one in watch.look(part, reached):
                 tell(f"{student_name}, {task.temperature_K:g} K: {one}")
@@ -157,7 +168,7 @@ def endure(
         failure=failure,
         molecules=watch.molecules,
         breaks=watch.breaks,
-        mean_K=float(np.mean(kelvin)),
+        mean_K=float(np.mean(kelvin)) if np.isfinite(kelvin).all() else None,
         drift_ps=drift_ps,
         drift_meV_per_atom_ps=drift.value if drift else None,
         drift_low=drift.low if drift else None,
@@ -181,7 +192,10 @@ def _drift(structure: Structure, stages: Stages, task: Task, engine: Engine, dri
     steps = round(1000 * drift_ps / task.timestep_fs)
     warm = replace(task, steps=round(1000 * EQUILIBRATION_PS / task.timestep_fs), friction_per_ps=10.0)
     name = f"{task.temperature_K:g}K-warm"
-    state = last_state(stages.run(name, partial(_made, engine, structure, warm, None)))
+    warmed = stages.run(name, partial(_made, engine, structure, warm, None))
+    if warmed.failure:
+        return None
+    state = last_state(warmed)
     velocities = at_rest_at(structure, state.velocities_A_per_fs, task.temperature_K)
     still = replace(task, ensemble="nve", steps=steps, every=every, equilibration_steps=0)
     name = f"{task.temperature_K:g}K-nve-{steps}"
@@ -202,12 +216,13 @@ def markdown(rows: Sequence[Endurance]) -> str:
             f"{b.formula} {b.bond} {'stretched ' if b.back else ''}at {b.time_ps:.3g} ps" for b in row.breaks
         )
         asked = [b.teacher for b in row.breaks if b.teacher is not None]
+        kelvin = "-" if row.mean_K is None else f"{row.mean_K:.0f}"
         drift = "-"
         if row.drift_meV_per_atom_ps is not None:
             drift = f"{row.drift_meV_per_atom_ps:.1g} ({row.drift_low:.1g} to {row.drift_high:.1g})"
         lines.append(
             f"| {row.student} | {row.temperature_K:g} | {row.engine} | {row.atoms} | {row.time_ps:g} "
-            f"{row.failure} | {row.mean_K:.0f} | {broken} {f'({named})' if named else ''} | "
+            f"{row.failure} | {kelvin} | {broken} {f'({named})' if named else ''} | "
             f"{f'{sum(asked)} of {len(asked)}' if asked else '-'} | {drift} |"
         )
     return "\n".join(lines) + "\n"

@@ -115,7 +115,7 @@ class _Mover:
 
     def __init__(self, atoms: ase.Atoms, task: Task, start: State | None) -> None:
         self.atoms, self.task, self.start = atoms, task, start
-        self.rng = np.random.default_rng(task.seed)
+        self.rng = np.random.default_rng([task.seed, 1])  # velocities are drawn with the seed itself
         self.masses = atoms.get_masses()
         self.free = not atoms.pbc.any()
         self.velocities = self.forces = np.zeros((len(atoms), 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import ase
@@ -200,13 +201,11 @@ def _read_rows(path: Path) -> np.ndarray:
         words = line.split()
         if words[:2] == ["Step", "PotEng"]:
             inside, rows = True, []
-        elif inside and len(words) == len(COLUMNS):
-            try:
-                rows.append([float(word) for word in words])
-            except ValueError:
-                inside = False
-        elif inside:
+        elif words[:2] == ["Loop", "time"]:
             inside = False
+        elif inside and len(words) == len(COLUMNS):  # warnings may stand between two rows
+            with suppress(ValueError):
+                rows.append([float(word) for word in words])
     return np.array(rows).reshape(-1, len(COLUMNS))
 
 
@@ -238,6 +237,8 @@ def _run(
         count = int(np.argmin(sane))
         failure = failure or f"temperature is {temperature[count]:.0f} K, the limit {limit:.0f} K"
         frames, rows = frames[:count], rows[:count]
+    elif not failure and count <= task.steps // task.every:
+        failure = f"LAMMPS wrote {count} of {task.steps // task.every + 1} frames"
     if failure:
         failure = f"at step {max(0, count - 1) * task.every}: {failure}"
     if not count:

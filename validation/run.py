@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import ase
 import ase.io
@@ -124,7 +125,7 @@ def load_run(path: Path) -> Run:
     try:
         with np.load(path, allow_pickle=False) as content:
             found = {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise CompactFFError(f"{path} cannot be read: {error}; delete it and run again") from error
     plain = {name: value.item() if value.ndim == 0 else value for name, value in found.items()}
     return Run(**plain)

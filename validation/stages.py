@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -92,7 +93,7 @@ class Stages:
         try:
             with np.load(path, allow_pickle=False) as content:
                 return {key: content[key] for key in content.files}
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise CompactFFError(f"{path} cannot be read: {error}; delete it and run again") from error
 
     def section(self, name: str, make: Callable[[], Section]) -> Section:

@@ -27,7 +27,7 @@ from compactff_md.validation import (
     symmetry,
     thermodynamics,
 )
-from compactff_md.validation.campaign import Campaign, Reference, Silent, did_not_run, digest_of
+from compactff_md.validation.campaign import Campaign, Reference, Silent, digest_of, section_or_why
 from compactff_md.validation.outcome import Section
 from compactff_md.validation.report import Report, command_line, write_report
 from compactff_md.validation.settings import SuiteSettings
@@ -203,14 +203,7 @@ def facts_of(assignment: Assignment, systems: dict[str, list[Structure]], second
 
 def _guarded(campaign: Campaign, name: str) -> Callable[[], Section]:
     """A test whose failure to run is a finding, and not the end of the others."""
-
-    def make() -> Section:
-        try:
-            return TESTS[name](campaign)
-        except CompactFFError as error:
-            return Section((did_not_run(campaign, name, error),))
-
-    return make
+    return lambda: section_or_why(campaign, name, lambda: TESTS[name](campaign))
 
 
 def _check_elements(subject: Subject, frame: Structure, name: str) -> None:

@@ -33,6 +33,7 @@ HIGHEST_EV = 0.5
 MOST_REWEIGHTED_ATOMS = 50
 # Of N frames no share is below 1/N: where fewer frames than this carry the weight, the share is too high.
 FEWEST_EFFECTIVE = 20
+MOST_LOST = 0.1  # of the frames, which the teacher cannot label: they are the worst
 Curve = tuple[np.ndarray, np.ndarray]
 Chain = tuple[int, int, int, int]
 Arrays = dict[str, np.ndarray]
@@ -85,6 +86,7 @@ def reweighting(campaign: Campaign) -> Finding:
     if len(difference) < FEWEST_FRAMES:
         note = f"{len(difference)} of {len(frames)} frames have an energy; expected at least {FEWEST_FRAMES}"
         return campaign.judge("reweighting.share", None, "", note=note)
+    lost = len(frames) - len(difference)
     enough = effective_share(difference, s.temperature_K) * len(difference) >= FEWEST_EFFECTIVE
     share_of = effective_share if enough else gaussian_share
     value = share_of(difference, s.temperature_K)
@@ -96,7 +98,9 @@ def reweighting(campaign: Campaign) -> Finding:
     note += "" if enough else "; too few frames carry the weight, so a normal distribution is assumed"
     large = len(campaign.structure) > MOST_REWEIGHTED_ATOMS
     note += f"; not judged beyond {MOST_REWEIGHTED_ATOMS} atoms" if large else ""
-    return campaign.judge("reweighting.share", value, "", interval=interval, note=note, undecided=large)
+    note += f"; {lost} further frames have no energy" if lost else ""
+    undecided = large or lost > MOST_LOST * len(frames)
+    return campaign.judge("reweighting.share", value, "", interval=interval, note=note, undecided=undecided)
 
 
 def energy_of_volume(structure: Structure, calculator: BaseCalculator, tick: Tick = _nobody) -> Curve:
@@ -114,8 +118,16 @@ def energy_of_volume(structure: Structure, calculator: BaseCalculator, tick: Tic
 
 
 def bulk_modulus_GPa(volumes_A3: np.ndarray, energies_eV: np.ndarray) -> tuple[float, float]:
-    """Equilibrium volume in A^3 and bulk modulus by Birch and Murnaghan's equation of state."""
-    volume, _, modulus = EquationOfState(volumes_A3, energies_eV, eos="birchmurnaghan").fit()
+    """Equilibrium volume in A^3 and bulk modulus by Birch and Murnaghan's equation of state.
+
+    Raises
+    ------
+    ValueError
+        If the energy has no minimum within the volumes.
+    """
+    volume, _, modulus = EquationOfState(volumes_A3, energies_eV, eos="birchmurnaghan").fit(warn=False)
+    if not volumes_A3.min() < volume < volumes_A3.max():
+        raise ValueError(f"it would be at {100 * volume / np.median(volumes_A3):.0f} %")
     return float(volume), float(modulus) * EV_PER_A3_TO_GPA
 
 

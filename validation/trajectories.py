@@ -19,7 +19,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure, read_structures
 from compactff_md.units import NM_TO_A
 from compactff_md.validation import dynamics, mda, pictures, stability, structure
-from compactff_md.validation.campaign import Campaign, Silent
+from compactff_md.validation.campaign import Campaign, Silent, section_or_why
 from compactff_md.validation.engine_ase import kinetic_eV
 from compactff_md.validation.outcome import Section
 from compactff_md.validation.report import Report, command_line, write_report
@@ -115,10 +115,13 @@ def analyse(
         )
         sections = {"stability": _stability(campaign, own)}
         if theirs:
-            sections["structure"] = structure.section_of(campaign, theirs, own)
+            sections["structure"] = section_or_why(
+                campaign, "structure", lambda: structure.section_of(campaign, theirs, own)
+            )
             if all(np.isfinite(run.kinetic_eV).all() for run in (*own, *theirs)):
-                sections["dynamics"] = dynamics.compare_spectra(
-                    campaign, theirs, own, ("reference", "trajectory")
+                names = ("reference", "trajectory")
+                sections["dynamics"] = section_or_why(
+                    campaign, "dynamics", lambda: dynamics.compare_spectra(campaign, theirs, own, names)
                 )
         title = f"{subject.name} against {', '.join(Path(p).name for p in references) or 'nothing'}"
         report = Report(

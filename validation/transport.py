@@ -12,9 +12,11 @@ from compactff_md.validation.campaign import Campaign
 from compactff_md.validation.outcome import Finding, Section
 from compactff_md.validation.run import Run
 
-BLUNT = "the runs are too short to tell half of it"
+KEYS = ("dynamics.msd", "dynamics.diffusion")
+LEVEL = 0.95
 FEWEST_REPLICAS = 4
-# Half of the teacher's diffusion coefficient is not less than this, in cm²/s: 1 A in 17 ps.
+FEWEST_FRAMES = 20
+# Differences of diffusion coefficients are parts of the teacher's, or of this where it is less: 1 A in 17 ps.
 SLOWEST_CM2_PER_S = 1e-7
 # The lag of the displacement that is judged, as a part of the run: four runs tell it to some ten percent.
 JUDGED_LAG = 0.25
@@ -26,6 +28,9 @@ def compare_transport(campaign: Campaign, teacher: Sequence[Run], student: Seque
     findings: list[Finding] = []
     shown = {}
     frames = min(len(run) for run in (*teacher, *student))
+    if frames < FEWEST_FRAMES or len(campaign.structure) < 2:
+        short = f"a run has {frames} frames; {FEWEST_FRAMES} are needed, and two atoms"
+        return Section(tuple(campaign.judge(key, None, "", note=short) for key in KEYS))
     lags_ps = teacher[0].time_ps[:frames] - teacher[0].time_ps[0]
     judged, last = max(1, round(JUDGED_LAG * (frames - 1))), max(2, round(SHOWN_LAG * (frames - 1)) + 1)
     for z in np.unique(campaign.structure.numbers):
@@ -72,16 +77,22 @@ def diffusion_cm2_per_s(run: Run, atoms: np.ndarray) -> float:
     return slope / 6.0 * 1e-4  # A^2/ps is 1e-4 cm^2/s
 
 
-def too_blunt(teacher_cm2_per_s: float, error_cm2_per_s: float) -> bool:
-    """Whether half of the teacher's coefficient, or the least, would be lost in the error of a difference."""
-    return 3 * error_cm2_per_s > max(0.5 * abs(teacher_cm2_per_s), SLOWEST_CM2_PER_S)
+def difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    """Mean of ``b`` less that of ``a``, of replicas (R,) and (S,), and its 95 % interval by Welch's t.
 
-
-def standard_error(a: np.ndarray, b: np.ndarray) -> float:
-    """Of the difference of two means over replicas, shapes (R,) and (S,); infinite where one has only one."""
+    Without an end where one of them has fewer than two.
+    """
+    value = float(b.mean() - a.mean())
     if min(len(a), len(b)) < 2:
-        return np.inf
-    return float(np.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b)))
+        return value, -np.inf, np.inf
+    interval = stats.ttest_ind(b, a, equal_var=False).confidence_interval(LEVEL)
+    low, high = np.nan_to_num([interval.low, interval.high], nan=value)  # without any spread
+    return value, float(low), float(high)
+
+
+def scale_of(teacher_cm2_per_s: float) -> float:
+    """What a difference of diffusion coefficients is a part of."""
+    return max(abs(teacher_cm2_per_s), SLOWEST_CM2_PER_S)
 
 
 def _displacement(
@@ -94,38 +105,28 @@ def _displacement(
     )
     # Their spread grows with them: that of their logarithms does not.
     a, b = (np.log(np.maximum(values, 1e-9)) for values in (teacher, student))
-    blunt = 3 * standard_error(a, b) > 0.5
-    return _judged(campaign, "dynamics.msd", a, b, blunt, note, subject)
+    ratio, *interval = np.exp(difference(a, b)).tolist()
+    return _judged(campaign, KEYS[0], ratio, interval, len(a), note, subject)
 
 
 def _diffusion(campaign: Campaign, teacher: np.ndarray, student: np.ndarray, subject: str) -> Finding:
-    error = standard_error(teacher, student)
-    told = f", error {error:.2g}" if np.isfinite(error) else ""
-    note = f"student {student.mean():.3g}, teacher {teacher.mean():.3g}{told} cm²/s"
-    blunt = too_blunt(float(teacher.mean()), error)
-    return _judged(campaign, "dynamics.diffusion", teacher, student, blunt, note, subject)
+    note = f"student {student.mean():.3g}, teacher {teacher.mean():.3g} cm²/s"
+    scale = scale_of(float(teacher.mean()))
+    value, *interval = (x / scale for x in difference(teacher, student))
+    return _judged(campaign, KEYS[1], value, interval, len(teacher), note, subject)
 
 
 def _judged(
     campaign: Campaign,
     key: str,
-    a: np.ndarray,
-    b: np.ndarray,
-    blunt: bool,
+    value: float,
+    interval: Sequence[float],
+    replicas: int,
     note: str,
     subject: str,
 ) -> Finding:
-    """A difference of means over replicas, shapes (R,) and (S,), in units of its standard error.
-
-    That of a normal distribution with the significance of Welch's t: few replicas tell their error badly.
-    What passes must be told apart from half of the teacher's value, or is ``blunt``.
-    """
-    if min(len(a), len(b)) < FEWEST_REPLICAS:
+    few = replicas < FEWEST_REPLICAS
+    if few:
         note += f"; fewer than {FEWEST_REPLICAS} replicas"
-        return campaign.judge(key, None, "", note=note, subject=subject)
-    value = float(stats.norm.isf(stats.ttest_ind(a, b, equal_var=False).pvalue / 2))
-    limit = campaign.thresholds.get(key)
-    undecided = blunt and limit is not None and limit.allows(value)
-    if undecided:
-        note += f"; {BLUNT}"
-    return campaign.judge(key, value, "errors", note=note, subject=subject, undecided=undecided)
+    low, high = interval
+    return campaign.judge(key, value, "", interval=(low, high), note=note, subject=subject, undecided=few)

@@ -78,7 +78,17 @@ def test_how_much_there_is_to_count_is_no_noise(count):
 def test_groups_without_counts_are_left_out():
     a, b = np.zeros((2, 4)), np.zeros((2, 4))
     a[0, 0] = b[0, 3] = 7.0
-    assert total_variation(a, b) == 1.0
-    assert total_variation(a[1:], b[1:]) == 0.0
+    assert total_variation(a, b).tolist() == [1.0, 0.0]
     stacked = [np.tile(one, (6, 1, 1)) for one in (a, b)]
     assert difference(*stacked, seed=1).distance == 1.0
+
+
+@pytest.mark.parametrize(("distance", "verdict"), [(0.0, "pass"), (0.3, "fail")])
+def test_one_wrong_group_of_many_fails_and_is_named(distance, verdict):
+    same = [blocks(0.0, 8, 20_000, seed) for seed in range(11)]
+    groups = [blocks(distance, 8, 20_000, 11), *same]
+    sides = [np.concatenate([group[side] for group in groups], axis=1) for side in (0, 1)]
+    finding = judge_difference("k", *sides, LIMIT, 1, groups=[f"G{k}" for k in range(12)])
+    assert finding.verdict == verdict, finding
+    assert ("the worst, G0" in finding.note) == (verdict == "fail")
+    assert finding.value == pytest.approx(distance, abs=0.02)

@@ -48,6 +48,14 @@ class Broken(Calculator):
         raise ValueError("no SCF")
 
 
+class Exploding(Nothing):
+    """Forces of 1e6 eV/A."""
+
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        super().calculate(atoms, properties, system_changes)
+        self.results["forces"] += 1e6
+
+
 class Springs(Calculator):
     """Bonds so soft that they stretch by angstroms and come back, about where the atoms were at first."""
 
@@ -227,6 +235,30 @@ def test_a_bond_that_comes_back_is_no_broken_one_and_does_not_ask_the_teacher(ca
     assert watch.look(stretched(water, 2.0, 1.7), 0.004) == []
     watch.look(stretched(water, 2.0, 1.0), 0.005)
     assert watch.breaks == (replace(broken, back=True),)
+
+
+def test_the_teacher_starts_from_a_whole_bond_and_breaks_one_only_for_good(calculator):
+    water = Structure.from_ase(molecule("H2O"))
+    # Two frames before it breaks for good it was broken for a moment.
+    again = stretched(water, 1.0, 1.6, 1.0, 1.7, 2.0)
+    for teacher, expected in ((calculator, False), (Nothing(), True), (Broken(), None), (None, None)):
+        (found,) = Watch(water, teacher).look(again, 0.0)
+        assert (found.time_ps, found.teacher) == (0.0015, expected)
+    # Nothing in this part is whole: there is nowhere to start.
+    (found,) = Watch(water, calculator).look(stretched(water, 1.7, 2.0), 0.0)
+    assert found.teacher is None
+
+
+def test_a_run_that_ends_at_once_has_a_row(tmp_path, together):
+    row = run(tmp_path, together, Exploding())
+    assert row.failure and row.mean_K is None and row.drift_meV_per_atom_ps is None
+    assert "| - |" in markdown([replace(row, mean_K=None)])
+
+
+def test_pieces_of_other_lengths_are_not_put_together(tmp_path, together):
+    run(tmp_path, together, Nothing(), time_ps=0.14, piece_ps=0.1)
+    with pytest.raises(CompactFFError, match="another --piece-ps"):
+        run(tmp_path, together, Nothing(), time_ps=0.08, piece_ps=0.04)
 
 
 def test_the_command_writes_a_row_and_a_table(tmp_path, capsys):

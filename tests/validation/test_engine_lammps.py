@@ -10,7 +10,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
 from compactff_md.students import create
 from compactff_md.validation.engine_ase import ASEEngine, at_rest_at
-from compactff_md.validation.engine_lammps import LAMMPSEngine
+from compactff_md.validation.engine_lammps import COLUMNS, LAMMPSEngine, _read_rows
 from compactff_md.validation.subject import make_engine, subject_of
 from compactff_md.validation.task import State, Task
 from lammps_builders import lammps
@@ -105,3 +105,16 @@ def test_what_explodes_is_told_with_what_came_before(student):
 def test_unknown_elements_are_refused(student):
     with pytest.raises(CompactFFError, match="does not know Au"):
         LAMMPSEngine(student).single_point(Structure([[0, 0, 0]], [79]))
+
+
+def test_a_warning_between_two_rows_ends_no_table(tmp_path):
+    row = " ".join(str(k) for k in range(len(COLUMNS)))
+    table = [
+        "   Step PotEng KinEng",
+        *[row] * 3,
+        "WARNING: Dump is slow (../dump.cpp:1)",
+        *[row] * 2,
+        "Loop time of 1",
+    ]
+    (tmp_path / "log").write_text("\n".join(["Step PotEng", row, "Loop time of 1", *table, row, "x y"]))
+    assert _read_rows(tmp_path / "log").shape == (5, len(COLUMNS))

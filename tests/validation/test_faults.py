@@ -55,16 +55,23 @@ class Distorted(ASEEngine):
         if self.fault == "masses":
             return replace(run, masses_Da=run.masses_Da * np.where(run.numbers == 6, 13.0 / 12.0, 1.0))
         if self.fault == "drift":
-            return replace(run, potential_eV=run.potential_eV + 1e-3 * run.time_ps)
+            return _heated(run, 1e-3)
         return run
 
 
+def _heated(run, eV_per_ps):
+    """As of forces that are no derivatives: what the run gains is shared by both energies."""
+    gained_eV = 0.5 * eV_per_ps * run.time_ps
+    return replace(run, potential_eV=run.potential_eV + gained_eV, kinetic_eV=run.kinetic_eV + gained_eV)
+
+
 class Unequilibrated(ASEEngine):
-    """Loses its kinetic energy while it runs."""
+    """Turns its kinetic energy into potential energy while it runs."""
 
     def run(self, frame, task, start=None, tick=None, **options):
         run = super().run(frame, task, start, tick, **options)
-        return replace(run, kinetic_eV=run.kinetic_eV * np.exp(-run.time_ps / run.time_ps[-1]))
+        kinetic_eV = run.kinetic_eV * np.exp(-run.time_ps / run.time_ps[-1])
+        return replace(run, kinetic_eV=kinetic_eV, potential_eV=run.total_eV - kinetic_eV)
 
 
 def frame_of(periodic: bool):

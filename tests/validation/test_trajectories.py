@@ -150,6 +150,19 @@ class TestFilesOfLammps:
             assert run.pbc.tolist() == pbc
             assert np.diag(run.cell_A[-1])[:2] == pytest.approx([9.0, 10.0])
 
+    def test_what_cannot_be_compared_leaves_the_rest(self, tmp_path, topology):
+        frames = shaken_water()
+        for atoms in frames:
+            atoms.set_cell([9.0, 10.0, 11.0])
+            atoms.set_pbc([True, True, False])
+        paths = [lammps_dump(tmp_path / f"{k}.lammpstrj", frames, "pp pp fm") for k in range(2)]
+        options = {"references": paths[1:], "settings": self.SETTINGS, "thresholds": Thresholds()}
+        report = analyse(paths[:1], topology, tmp_path / "out", **options)
+        found = {finding.name: finding for finding in report.findings}
+        assert found["suite.ran [structure]"].verdict == "undecided"
+        assert "periodic in part" in found["suite.ran [structure]"].note
+        assert found["stability.survived"].value == 1.0 and (tmp_path / "out" / "report.json").is_file()
+
     def test_a_broken_bond_is_seen(self, tmp_path, topology):
         frames = shaken_water()
         for atoms in frames[20:]:
