@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,11 @@ from compactff_md.students.base import StudentNetwork
 from compactff_md.units import NM_TO_A
 
 DECK, CONTINUATION, DATA, STUDENT = "in.lammps", "continue.lammps", "system.data", "student.mliap.pt"
-SETTINGS = "settings.json"
+SETTINGS = "deck.json"
+# What deck.json was called before, as runs in OpenMM have it.
+OLD_SETTINGS = "settings.json"
 RESTARTS = ("final.restart", "restart.a", "restart.b")
+OF_A_RUN = re.compile(r"log(\.\d+)?\.lammps|trajectory(\.\d+)?\.lammpstrj|final\.restart|restart\.[ab]")
 # Around free atoms: LAMMPS wants no box much smaller than the cutoff.
 MARGIN_A = 5.0
 # How far masses of one element may be apart: other tables of standard weights, and no isotopes.
@@ -68,25 +73,29 @@ def write_deck(
     folder
         Made if it is not there.
     overwrite
-        Replace a deck that is there, and remove its restart files.
+        Replace a deck that is there, and remove what its runs left: restart files, logs, trajectories.
 
     Raises
     ------
     CompactFFError
         If the structure has elements that the student does not know, a cell that the ensemble cannot have,
-        several masses of one element or constraints, the folder holds a deck already, or as in
-        :func:`compactff_md.export.mliap.export_mliap`.
+        several masses of one element or constraints, the folder holds files that a deck or its runs
+        write, or as in :func:`compactff_md.export.mliap.export_mliap`.
     """
     facts = deck_facts(atoms, network, settings)
     _check_cell(atoms, settings)
     _check_atoms(atoms)
     folder = Path(folder)
-    if (folder / DECK).exists() and not overwrite:
-        raise CompactFFError(f"{folder} holds a deck already; take another folder, or allow --overwrite")
+    there = _in_the_way(folder)
+    if there and not overwrite:
+        what = "a deck" if folder / DECK in there else "files of the names that a deck and its runs have"
+        raise CompactFFError(
+            f"{folder} holds {what} already ({', '.join(path.name for path in there)}); take another folder, "
+            "or allow --overwrite, which removes them"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    if overwrite:  # what is cut off here must not leave parts of two decks that run
-        for name in (DECK, CONTINUATION, *RESTARTS):
-            (folder / name).unlink(missing_ok=True)
+    for path in there:  # what is cut off here must not leave parts of two decks that run
+        path.unlink(missing_ok=True)
     write_text(folder / DATA, data_text(atoms, facts["elements"], settings.units))
     export_mliap(network, metadata, folder / STUDENT, dtype=settings.dtype)
     write_json(folder / SETTINGS, settings.model_dump())
@@ -100,6 +109,11 @@ def write_deck(
         folder / STUDENT,
         " ".join(lammps_words(DECK, settings.ranks, settings.kokkos, "lmp", "mpirun")),
     )
+
+
+def left_by_a_run(folder: Path) -> list[Path]:
+    """Logs, trajectories and restart files in the folder of a deck, of all parts of its run."""
+    return sorted(path for path in folder.glob("*") if OF_A_RUN.fullmatch(path.name))
 
 
 def deck_facts(atoms: ase.Atoms, network: StudentNetwork, settings: DeckSettings) -> dict[str, Any]:
@@ -170,6 +184,23 @@ def lammps_frame(atoms: ase.Atoms) -> ase.Atoms:
 def lammps_rotation(atoms: ase.Atoms) -> np.ndarray:
     """What turns rows of vectors into the frame of :func:`lammps_frame`, shape (3, 3)."""
     return np.array(Prism(_upright(atoms), atoms.pbc).rot_mat)
+
+
+def _in_the_way(folder: Path) -> list[Path]:
+    """Files that a deck would replace, or with which its run would be mixed; the deck itself first."""
+    names = (DECK, CONTINUATION, DATA, STUDENT, SETTINGS)
+    own = [path for name in names if (path := folder / name).exists()]
+    old = folder / OLD_SETTINGS
+    return [*own, *([old] if _is_of_a_deck(old) else []), *left_by_a_run(folder)]
+
+
+def _is_of_a_deck(path: Path) -> bool:
+    """Whether a settings.json is of a deck; else it is of a run in OpenMM, or of something else."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"thermo_interval", "ghost_neighbours"} <= content.keys()
 
 
 def _upright(atoms: ase.Atoms) -> np.ndarray:

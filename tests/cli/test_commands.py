@@ -178,7 +178,7 @@ class TestDeckAndLammps:
         shown = run(*args, "--set", "thermo_interval=10", "--out", out)
         assert shown.exit_code == 0, shown.output
         assert "compactff lammps" in shown.stdout and "lmp -in in.lammps" in shown.stdout
-        names = {"system.data", "student.mliap.pt", "in.lammps", "continue.lammps", "settings.json"}
+        names = {"system.data", "student.mliap.pt", "in.lammps", "continue.lammps", "deck.json"}
         assert {path.name for path in out.iterdir()} == names
         told = run("lammps", out, "--ranks", 2, "--var", "steps=10", "--show")
         assert "-n 2" in told.stdout and "-var steps 10" in told.stdout and "PYTHONPATH=" in told.stdout
