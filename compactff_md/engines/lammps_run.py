@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from compactff_md.engines.lammps_deck import CONTINUATION, RESTARTS, lammps_words
+from compactff_md.engines.lammps_deck import CONTINUATION, RESTARTS, lammps_words, left_by_a_run
 from compactff_md.engines.lammps_installation import BUILD_IT, Lammps
 from compactff_md.engines.stop_signals import sigterm_as_interrupt
 from compactff_md.errors import CompactFFError
@@ -178,6 +178,20 @@ def continuation(folder: Path) -> tuple[Path, dict[str, str]] | None:
     newest = max(found, key=lambda path: path.stat().st_mtime_ns)
     part = next(n for n in count(2) if not (folder / f"log.{n}.lammps").exists())
     return deck, {"from": newest.name, "part": str(part)}
+
+
+def run_there(folder: Path) -> list[Path]:
+    """What a run left in a folder that compactff deck wrote; nothing where LAMMPS did not come to a step."""
+    if not (folder / CONTINUATION).is_file():
+        return []
+    left = left_by_a_run(folder)
+    return left if any(path.name in RESTARTS or _has_steps(path) for path in left) else []
+
+
+def _has_steps(path: Path) -> bool:
+    """Whether a log or a trajectory has a row or a frame."""
+    with path.open(errors="replace") as file:
+        return any(line.split()[:1] == ["Step"] or line.startswith("ITEM: TIMESTEP") for line in file)
 
 
 def _lines(text: str) -> list[str]:
