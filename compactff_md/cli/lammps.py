@@ -56,6 +56,8 @@ def lammps(
     """
     variables = texts(var, "--var")
     plan = read_plan(deck, variables)
+    for warning in plan.warnings:
+        err.print(f"warning: {warning}", soft_wrap=True, markup=False)
     found = find_lammps()
     words = command_of(found, plan, ranks=ranks, kokkos=kokkos, gpus=gpus, variables=variables)
     if show:
