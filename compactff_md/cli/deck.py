@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import ase
 import typer
 
 from compactff_md.cli.console import say, say_files
@@ -25,6 +26,7 @@ from compactff_md.cli.options import Set, assignments, given
 from compactff_md.contacts import check_contacts
 from compactff_md.engines.lammps_deck import write_deck
 from compactff_md.engines.lammps_settings import DeckSettings
+from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure, read_structures
 from compactff_md.student import load
 
@@ -67,7 +69,7 @@ def deck(
     minimise: Minimise = False,
     seed: VelocitySeed = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a deck in --out, and its restart files.")
+        bool, typer.Option("--overwrite", help="Replace a deck in --out, and remove what its runs left.")
     ] = False,
     set_: Set = None,
 ) -> None:
@@ -92,10 +94,23 @@ def deck(
     check_contacts(Structure.from_ase(atoms), str(structure))
     loaded = load(student)
     if repeat is not None:
-        atoms = atoms.repeat(repeat)
+        atoms = _repeated(atoms, repeat)
     written = write_deck(atoms, loaded.network, loaded.metadata, settings, out, overwrite=overwrite)
     names = ("deck", "continuation", "data", "student")
     say_files({name: getattr(written, name) for name in names})
     ranks_text = f" --ranks {settings.ranks}" if settings.ranks > 1 else ""
     say(f"run it:    compactff lammps {out}{ranks_text}{' --kokkos' if settings.kokkos else ''}")
     say(f"or there:  {written.command}")
+
+
+def _repeated(atoms: ase.Atoms, repeat: tuple[int, int, int]) -> ase.Atoms:
+    lengths_A = atoms.cell.lengths()
+    missing = [
+        name for name, count, side in zip("abc", repeat, lengths_A, strict=True) if count > 1 and not side
+    ]
+    if missing or min(repeat) < 1:
+        lacks = (
+            f"the structure has no cell vector {', '.join(missing)}: 1 there" if missing else "1 or more each"
+        )
+        raise CompactFFError(f"--repeat is {' '.join(map(str, repeat))}: {lacks}")
+    return atoms.repeat(repeat)

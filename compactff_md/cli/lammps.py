@@ -10,13 +10,24 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from compactff_md.cli.console import err, say
+from compactff_md.cli.console import complain, err, say
 from compactff_md.cli.options import texts
 from compactff_md.engines.lammps_deck import DECK
 from compactff_md.engines.lammps_installation import Lammps, find_lammps
-from compactff_md.engines.lammps_run import DeckPlan, command_of, continuation, read_plan, run_deck
+from compactff_md.engines.lammps_run import (
+    DeckPlan,
+    command_of,
+    continuation,
+    read_plan,
+    run_deck,
+    run_there,
+)
+from compactff_md.engines.lammps_text import GUARDS
 from compactff_md.errors import CompactFFError
 
+REMEDY = (
+    "take a shorter timestep, minimise the structure first, or ask whether the student knows such structures"
+)
 Variables = Annotated[
     list[str] | None,
     typer.Option("--var", metavar="NAME=VALUE", help="A variable of the deck, such as steps=1000."),
@@ -45,6 +56,8 @@ def lammps(
     """
     variables = texts(var, "--var")
     plan = read_plan(deck, variables)
+    for warning in plan.warnings:
+        err.print(f"warning: {warning}", soft_wrap=True, markup=False)
     found = find_lammps()
     words = command_of(found, plan, ranks=ranks, kokkos=kokkos, gpus=gpus, variables=variables)
     if show:
@@ -56,14 +69,19 @@ def lammps(
         return
     options = [*(["--ranks", str(ranks)] if ranks > 1 else []), *(["--kokkos"] if kokkos else [])]
     options += ["--gpus", str(gpus)] if gpus > 1 else []
-    if plan.path.name == DECK and not overwrite and (how := _going_on(plan, options)):
+    if plan.path.name == DECK and not overwrite and (left := run_there(plan.path.parent)):
+        names = ", ".join(path.name for path in left)
+        how = _going_on(plan, options) or "take another folder, as there is no restart file to go on from"
         raise CompactFFError(
-            f"{plan.path.parent} holds a run, which {DECK} would begin anew; allow --overwrite, or {how}"
+            f"{plan.path.parent} holds a run ({names}), which {DECK} would begin anew; allow --overwrite, "
+            f"or {how}"
         )
     try:
         code = _run(found, plan, words, ranks)
     except KeyboardInterrupt as error:
         how = _going_on(plan, options)
+        if not how and run_there(plan.path.parent):
+            how = "there is no restart file yet to go on from: --overwrite begins anew"
         raise KeyboardInterrupt(f"interrupted; {how}" if how else "interrupted") from error
     if code:
         raise typer.Exit(code)
@@ -87,13 +105,19 @@ def _run(found: Lammps, plan: DeckPlan, words: list[str], ranks: int) -> int:
     with bars:
         bar = bars.add_task("dynamics", total=plan.total_steps, state="")
         first: list[int] = []
+        blown_up: list[str] = []
 
         def line(text: str) -> None:
             sys.stdout.write(f"{text}\n")
             sys.stdout.flush()
+            if any(f"fix-id {name} " in text for name in GUARDS):
+                blown_up.append(text)
 
         def step(number: int) -> None:
             first.append(number)
             bars.update(bar, completed=number - first[0], state=f"step {number}")
 
-        return run_deck(found, plan, words, ranks, line, step)
+        code = run_deck(found, plan, words, ranks, line, step)
+    if blown_up:
+        complain(f"the run blew up, and was ended; {REMEDY}")
+    return code

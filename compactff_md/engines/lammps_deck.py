@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ase
+import ase.units
 import numpy as np
 from ase.calculators.lammps import Prism
 from ase.io.lammpsdata import write_lammps_data
@@ -15,7 +18,7 @@ from ase.io.lammpsdata import write_lammps_data
 from compactff_md.artifact import StudentMetadata
 from compactff_md.engines.lammps_settings import DeckSettings
 from compactff_md.engines.lammps_text import deck_text
-from compactff_md.engines.md_velocities import degrees_of_freedom
+from compactff_md.engines.md_velocities import degrees_of_freedom, runaway_temperature_K
 from compactff_md.errors import CompactFFError
 from compactff_md.export.mliap import export_mliap
 from compactff_md.files import write_json, write_text
@@ -23,12 +26,17 @@ from compactff_md.students.base import StudentNetwork
 from compactff_md.units import NM_TO_A
 
 DECK, CONTINUATION, DATA, STUDENT = "in.lammps", "continue.lammps", "system.data", "student.mliap.pt"
-SETTINGS = "settings.json"
+SETTINGS = "deck.json"
+# What deck.json was called before, as runs in OpenMM have it.
+OLD_SETTINGS = "settings.json"
 RESTARTS = ("final.restart", "restart.a", "restart.b")
+OF_A_RUN = re.compile(r"log(\.\d+)?\.lammps|trajectory(\.\d+)?\.lammpstrj|final\.restart|restart\.[ab]")
 # Around free atoms: LAMMPS wants no box much smaller than the cutoff.
 MARGIN_A = 5.0
 # How far masses of one element may be apart: other tables of standard weights, and no isotopes.
 SAME_MASS = 1e-3
+# How many times the mean thermal energy the potential may rise above that of the start.
+HIGHEST_RISE = 10.0
 
 
 @dataclass(frozen=True)
@@ -68,25 +76,29 @@ def write_deck(
     folder
         Made if it is not there.
     overwrite
-        Replace a deck that is there, and remove its restart files.
+        Replace a deck that is there, and remove what its runs left: restart files, logs, trajectories.
 
     Raises
     ------
     CompactFFError
         If the structure has elements that the student does not know, a cell that the ensemble cannot have,
-        several masses of one element or constraints, the folder holds a deck already, or as in
-        :func:`compactff_md.export.mliap.export_mliap`.
+        several masses of one element or constraints, the folder holds files that a deck or its runs
+        write, or as in :func:`compactff_md.export.mliap.export_mliap`.
     """
     facts = deck_facts(atoms, network, settings)
     _check_cell(atoms, settings)
     _check_atoms(atoms)
     folder = Path(folder)
-    if (folder / DECK).exists() and not overwrite:
-        raise CompactFFError(f"{folder} holds a deck already; take another folder, or allow --overwrite")
+    there = _in_the_way(folder)
+    if there and not overwrite:
+        what = "a deck" if folder / DECK in there else "files of the names that a deck and its runs have"
+        raise CompactFFError(
+            f"{folder} holds {what} already ({', '.join(path.name for path in there)}); take another folder, "
+            "or allow --overwrite, which removes them"
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    if overwrite:  # what is cut off here must not leave parts of two decks that run
-        for name in (DECK, CONTINUATION, *RESTARTS):
-            (folder / name).unlink(missing_ok=True)
+    for path in there:  # what is cut off here must not leave parts of two decks that run
+        path.unlink(missing_ok=True)
     write_text(folder / DATA, data_text(atoms, facts["elements"], settings.units))
     export_mliap(network, metadata, folder / STUDENT, dtype=settings.dtype)
     write_json(folder / SETTINGS, settings.model_dump())
@@ -102,6 +114,11 @@ def write_deck(
     )
 
 
+def left_by_a_run(folder: Path) -> list[Path]:
+    """Logs, trajectories and restart files in the folder of a deck, of all parts of its run."""
+    return sorted(path for path in folder.glob("*") if OF_A_RUN.fullmatch(path.name))
+
+
 def deck_facts(atoms: ase.Atoms, network: StudentNetwork, settings: DeckSettings) -> dict[str, Any]:
     """What the text of a deck takes from structure and student.
 
@@ -112,6 +129,10 @@ def deck_facts(atoms: ase.Atoms, network: StudentNetwork, settings: DeckSettings
     """
     elements, is_turning = _elements(atoms, network), _is_turning(atoms, settings)
     moving = degrees_of_freedom(atoms.positions / NM_TO_A, stop_rotation=not is_turning)
+    warmest_K = settings.temperature_K
+    if _has_velocities(atoms):
+        warmest_K = max(warmest_K, 2.0 * atoms.get_kinetic_energy() / (max(moving, 1) * ase.units.kB))
+    highest_K = runaway_temperature_K(warmest_K, max(moving, 1))
     return {
         "elements": elements,
         "boundary": _boundary(atoms),
@@ -119,6 +140,9 @@ def deck_facts(atoms: ase.Atoms, network: StudentNetwork, settings: DeckSettings
         "has_velocities": _has_velocities(atoms),
         "is_turning": is_turning,
         "stopped": 3 * len(atoms) - moving,
+        "highest_K": highest_K,
+        # Bonds, melting and reactions take up as much as the heat or a few times that.
+        "highest_rise_eV": 1.5 * ase.units.kB * max(HIGHEST_RISE * warmest_K, highest_K),
         "reach_A": network.receptive_field_A + settings.skin_A,
         "student": STUDENT,
         "data": DATA,
@@ -170,6 +194,23 @@ def lammps_frame(atoms: ase.Atoms) -> ase.Atoms:
 def lammps_rotation(atoms: ase.Atoms) -> np.ndarray:
     """What turns rows of vectors into the frame of :func:`lammps_frame`, shape (3, 3)."""
     return np.array(Prism(_upright(atoms), atoms.pbc).rot_mat)
+
+
+def _in_the_way(folder: Path) -> list[Path]:
+    """Files that a deck would replace, or with which its run would be mixed; the deck itself first."""
+    names = (DECK, CONTINUATION, DATA, STUDENT, SETTINGS)
+    own = [path for name in names if (path := folder / name).exists()]
+    old = folder / OLD_SETTINGS
+    return [*own, *([old] if _is_of_a_deck(old) else []), *left_by_a_run(folder)]
+
+
+def _is_of_a_deck(path: Path) -> bool:
+    """Whether a settings.json is of a deck; else it is of a run in OpenMM, or of something else."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"thermo_interval", "ghost_neighbours"} <= content.keys()
 
 
 def _upright(atoms: ase.Atoms) -> np.ndarray:

@@ -147,7 +147,10 @@ def find_lammps() -> Lammps:
             tried.append(f"{path} is of {found.version}, and students need {OLDEST} or newer")
         else:
             return found
-    looked = "; ".join(tried) or f"nothing at ${LAMMPS_VARIABLE}, in {cache_folder()} and on the search path"
+    looked = "; ".join(tried) or f"nothing in {cache_folder()} and on the search path"
+    if given := os.environ.get(LAMMPS_VARIABLE):
+        looked = "; ".join(tried) or f"no executable at {given}, nor a folder with one"
+        looked += f"; {LAMMPS_VARIABLE} names it, and while that is set no other is looked for"
     raise CompactFFError(f"no LAMMPS that runs students was found ({looked}): {BUILD_IT}")
 
 

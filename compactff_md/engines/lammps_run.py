@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from compactff_md.engines.lammps_deck import CONTINUATION, RESTARTS, lammps_words
+from compactff_md.engines.lammps_deck import CONTINUATION, RESTARTS, lammps_words, left_by_a_run
 from compactff_md.engines.lammps_installation import BUILD_IT, Lammps
 from compactff_md.engines.stop_signals import sigterm_as_interrupt
 from compactff_md.errors import CompactFFError
@@ -26,6 +26,7 @@ class DeckPlan:
     path: Path
     total_steps: int | None
     students: tuple[Path, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def read_plan(path: str | Path, variables: dict[str, str]) -> DeckPlan:
@@ -35,7 +36,8 @@ def read_plan(path: str | Path, variables: dict[str, str]) -> DeckPlan:
     ------
     CompactFFError
         If there is no such deck, it names a student's file that is not there, or it runs a student whose
-        neighbours it excludes, which leaves atoms without parts of their environment.
+        neighbours it excludes, which leaves atoms without parts of their environment. Under hybrid, only
+        types are known to be the student's: other exclusions are among the plan's ``warnings``.
     """
     path = Path(path)
     if path.is_dir():
@@ -44,7 +46,10 @@ def read_plan(path: str | Path, variables: dict[str, str]) -> DeckPlan:
         raise CompactFFError(f"no such deck: {path}; compactff deck writes one")
     known, students, steps, plain, is_hybrid = dict(variables), [], 0, True, False
     left_out: set[str] = set()  # of neigh_modify's words, those that leave neighbours out
-    refused = ""
+    refused = doubted = ""
+    excluded: list[list[str]] = []  # pairs of types, as neigh_modify has them
+    by_others = False  # whether anything is left out by groups or molecules, of which the text tells nothing
+    own: set[int] = set()  # types that pair_coeff of hybrid gives to the student
     for line in _lines(path.read_text(errors="replace")):
         words = [_filled(word, known) for word in _words(line)]
         if words[0] == "variable" and len(words) >= 4 and words[2] in ("index", "equal", "string"):
@@ -57,13 +62,28 @@ def read_plan(path: str | Path, variables: dict[str, str]) -> DeckPlan:
                 if word in words[:-1]:
                     left_out -= {word}
                     left_out |= {word} if words[words.index(word) + 1] != is_off else set()
-        elif words[0] in ("run", "minimize", "rerun") and left_out and students and not is_hybrid:
-            refused = min(left_out)
+            excluded = [*excluded, *_excluded_types(words)] if "exclude" in left_out else []
+            if "exclude" in words or "include" in words:
+                by_others = bool(left_out) and (by_others or "type" not in words)
+        elif words[0] == "pair_coeff" and "mliap" in words and is_hybrid:
+            own |= _mapped_types(words)
+        elif words[0] in ("run", "minimize", "rerun") and left_out and students:
+            if not is_hybrid or any(_are_own(pair, own) for pair in excluded):
+                refused = min(left_out)
+            doubted = min(left_out) if by_others else doubted
         if words[0] == "run" and len(words) > 1:
             plain = plain and words[1].isdigit()
             steps += int(words[1]) if words[1].isdigit() else 0
-    if left_out and students and not is_hybrid:  # at the end: what runs may be in a loop or another file
-        refused = min(left_out)
+    if left_out and students:  # at the end: what runs may be in a loop or another file
+        if not is_hybrid or any(_are_own(pair, own) for pair in excluded):
+            refused = min(left_out)
+        doubted = min(left_out) if by_others else doubted
+    warnings = [
+        f"{path} has neigh_modify {word}: it may leave out no two atoms of the student's own, or the forces "
+        "are wrong (lammps/README.md)"
+        for word in [doubted]
+        if word
+    ]
     for student in students:
         if "$" not in str(student) and not student.is_file():
             raise CompactFFError(
@@ -75,7 +95,7 @@ def read_plan(path: str | Path, variables: dict[str, str]) -> DeckPlan:
             f"{path} has neigh_modify {refused}, which takes neighbours out of the environments that a "
             "student sees: forces would be wrong. To hold atoms, move the others only (lammps/README.md)"
         )
-    return DeckPlan(path, steps if plain and steps else None, tuple(students))
+    return DeckPlan(path, steps if plain and steps else None, tuple(students), tuple(warnings))
 
 
 def command_of(
@@ -178,6 +198,44 @@ def continuation(folder: Path) -> tuple[Path, dict[str, str]] | None:
     newest = max(found, key=lambda path: path.stat().st_mtime_ns)
     part = next(n for n in count(2) if not (folder / f"log.{n}.lammps").exists())
     return deck, {"from": newest.name, "part": str(part)}
+
+
+def _excluded_types(words: list[str]) -> list[list[str]]:
+    """Pairs of types that a neigh_modify excludes, each a number or a range of numbers."""
+    return [words[k + 2 : k + 4] for k in range(1, len(words) - 3) if words[k : k + 2] == ["exclude", "type"]]
+
+
+def _mapped_types(words: list[str]) -> set[int]:
+    """Types that get an element in a pair_coeff of hybrid: ``pair_coeff * * mliap [N] H O NULL``."""
+    names = words[words.index("mliap") + 1 :]
+    names = names[1:] if names and names[0].isdigit() else names
+    return {number for number, name in enumerate(names, 1) if name != "NULL"}
+
+
+def _are_own(pair: list[str], own: set[int]) -> bool:
+    """Whether both of a pair of types, or ranges such as ``2*4``, have some of the student's own."""
+    return all(any(_is_in(number, text) for number in own) for text in pair)
+
+
+def _is_in(number: int, text: str) -> bool:
+    if text.isdigit():
+        return number == int(text)
+    ends = re.fullmatch(r"(\d*)\*(\d*)", text)
+    return ends is not None and int(ends[1] or 1) <= number <= int(ends[2] or number)
+
+
+def run_there(folder: Path) -> list[Path]:
+    """What a run left in a folder that compactff deck wrote; nothing where LAMMPS did not come to a step."""
+    if not (folder / CONTINUATION).is_file():
+        return []
+    left = left_by_a_run(folder)
+    return left if any(path.name in RESTARTS or _has_steps(path) for path in left) else []
+
+
+def _has_steps(path: Path) -> bool:
+    """Whether a log or a trajectory has a row or a frame."""
+    with path.open(errors="replace") as file:
+        return any(line.split()[:1] == ["Step"] or line.startswith("ITEM: TIMESTEP") for line in file)
 
 
 def _lines(text: str) -> list[str]:

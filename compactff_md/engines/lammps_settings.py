@@ -40,6 +40,8 @@ class DeckSettings(RunSettings):
         Of velocities and the Langevin thermostat.
     thermo_interval
         Steps between two rows of the log.
+    restart_interval
+        Steps between two restart files, which is what a crash or Ctrl-C may cost.
     """
 
     kind: ClassVar[str] = "deck"
@@ -53,14 +55,29 @@ class DeckSettings(RunSettings):
     ranks: int = Field(default=1, ge=1)
     seed: int = Field(default=1, ge=1, le=900_000_000)
     thermo_interval: int = Field(default=100, ge=1)
+    restart_interval: int = Field(default=1_000, ge=1)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.ensemble == "nvt" and self.temperature_K == 0.0:
             raise ValueError("nvt needs a temperature above 0 K")
+        self._check_ensemble()
         if self.kokkos and self.ghost_neighbours:
             raise ValueError("ghost_neighbours is for LAMMPS' plain build: with kokkos, LAMMPS exchanges")
         return self
+
+    def _check_ensemble(self) -> None:
+        """Refuse what was given and is not used; npt has a thermostat, and it is nose-hoover."""
+        given, ensemble = self.model_fields_set, self.ensemble
+        if "thermostat" in given and (
+            ensemble == "nve" or (self.thermostat != "nose-hoover" and ensemble == "npt")
+        ):
+            has = "has none" if ensemble == "nve" else "has nose-hoover"
+            raise ValueError(f"thermostat is for nvt only, and the ensemble is {ensemble}, which {has}")
+        if "cell_changes" in given and ensemble != "npt":
+            raise ValueError(f"cell_changes is for npt only, and the ensemble is {ensemble}")
+        if "damping_fs" in given and ensemble == "nve":
+            raise ValueError("damping_fs is of a thermostat, which nve has not: give it for nvt or npt")
 
     def time(self, femtoseconds: float) -> float:
         """A time in the deck's units."""

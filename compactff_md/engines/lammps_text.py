@@ -8,6 +8,11 @@ from compactff_md.engines.lammps_settings import DeckSettings
 
 UNITS = {"metal": "A, eV, ps, bar", "real": "A, kcal/mol, fs, atmospheres"}
 FORCE_TOLERANCE_EV_PER_A = 1e-3
+# Steps between two looks at whether the run has blown up, and the fixes that end it.
+GUARD_INTERVAL = 50
+GUARDS = ("temperature_ran_away", "energy_ran_away")
+# LAMMPS' product of pressure and volume in an energy: metal's bar A^3 in eV, real's atm A^3 in kcal/mol.
+NKTV2P = {"metal": "1.6021765e6", "real": "68568.415"}
 
 
 def deck_text(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> str:
@@ -20,7 +25,8 @@ def deck_text(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> s
     facts
         ``elements`` in the order of the types, ``boundary``, ``is_tilted``, ``has_velocities``,
         ``is_turning`` and ``stopped``, the degrees of freedom that do not move, ``reach_A`` of student and
-        skin, and the names of the files ``student`` and ``data``.
+        skin, ``highest_K`` and ``highest_rise_eV`` (an atom), which a sound run does not reach, and the names
+        of the files ``student`` and ``data``.
     goes_on
         Whether it reads a restart file.
     """
@@ -32,6 +38,7 @@ def deck_text(settings: DeckSettings, facts: dict[str, Any], goes_on: bool) -> s
         *([] if goes_on else [_start(settings, facts)]),
         _trajectory(settings, facts, goes_on),
         _integration(settings, facts, goes_on),
+        _guard(settings, facts),
         _run(),
     ]
     return "\n\n".join(sections) + "\n"
@@ -183,6 +190,33 @@ def _barostat(settings: DeckSettings) -> str:
     pressure, damping = f"{settings.pressure(bar):.8g}", f"{settings.time(10.0 * settings.damping_fs):g}"
     word = {"isotropic": "iso", "anisotropic": "aniso", "flexible": "tri"}[settings.cell_changes]
     return f"{word} {pressure} {pressure} {damping}"
+
+
+def _guard(settings: DeckSettings, facts: dict[str, Any]) -> str:
+    """What ends a run that has blown up: thermostats would cool its gas, and nothing else would tell."""
+    (temperature, energy), every = GUARDS, GUARD_INTERVAL
+    rise = f"{facts['highest_rise_eV'] / settings.energy_eV:.3g}"
+    lines = [
+        "# ---- the guard: a run that has blown up ends with an error, as no sound one is so hot, or has",
+        f"# {rise} an atom more energy than at its start (run 0). A shorter timestep, or minimise, may help.",
+        "run             0 post no",
+        "variable        kelvin equal temp",
+    ]
+    if settings.ensemble == "npt":
+        bar = settings.pressure_bar if settings.pressure_bar is not None else 1.0
+        work = f"{settings.pressure(bar):.8g}*vol/{NKTV2P[settings.units]}"
+        lines.append(f"variable        energy equal pe+{work}   # with the work of the pressure")
+    else:
+        lines.append("variable        energy equal pe")
+    return "\n".join(
+        [
+            *lines,
+            "variable        start equal $(v_energy)",
+            "variable        rise equal v_energy-v_start",
+            f"fix             {temperature} all halt {every} v_kelvin > {facts['highest_K']:.6g} error hard",
+            f"fix             {energy} all halt {every} v_rise > $({rise}*atoms) error hard",
+        ]
+    )
 
 
 def _run() -> str:

@@ -14,6 +14,21 @@ class TestDecks:
             (("--steps", 10, "--units", "lj"), ["units is 'lj'", "'metal' or 'real'"]),
             (("--steps", 10, "--pressure", 1), ["pressure_bar is for npt only"]),
             (("--steps", 10, "--kokkos", "--ghost-neighbours"), ["with kokkos, LAMMPS exchanges"]),
+            (("--steps", 10, "--repeat", 2, 1, 2), ["--repeat is 2 1 2", "no cell vector a, c"]),
+            (("--steps", 10, "--repeat", 1, 1, 0), ["--repeat is 1 1 0", "1 or more"]),
+            (
+                ("--steps", 10, "--ensemble", "nve", "--thermostat", "langevin"),
+                ["nvt only", "nve", "has none"],
+            ),
+            (
+                ("--steps", 10, "--ensemble", "npt", "--thermostat", "langevin"),
+                ["is npt, which has nose-hoover"],
+            ),
+            (("--steps", 10, "--set", "cell_changes=flexible"), ["cell_changes is for npt only", "is nvt"]),
+            (
+                ("--steps", 10, "--ensemble", "nve", "--set", "damping_fs=50"),
+                ["damping_fs is of a thermostat"],
+            ),
             (("--steps", 10, "--set", "skin=1"), ["unknown setting 'skin'", "skin_A"]),
         ],
     )

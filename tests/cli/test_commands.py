@@ -178,7 +178,7 @@ class TestDeckAndLammps:
         shown = run(*args, "--set", "thermo_interval=10", "--out", out)
         assert shown.exit_code == 0, shown.output
         assert "compactff lammps" in shown.stdout and "lmp -in in.lammps" in shown.stdout
-        names = {"system.data", "student.mliap.pt", "in.lammps", "continue.lammps", "settings.json"}
+        names = {"system.data", "student.mliap.pt", "in.lammps", "continue.lammps", "deck.json"}
         assert {path.name for path in out.iterdir()} == names
         told = run("lammps", out, "--ranks", 2, "--var", "steps=10", "--show")
         assert "-n 2" in told.stdout and "-var steps 10" in told.stdout and "PYTHONPATH=" in told.stdout
@@ -231,6 +231,37 @@ class TestDeckAndLammps:
         result = run("lammps", tmp_path / "continue.lammps")
         assert "--var from=restart.b --var part=3 (" in result.stderr
         assert started == ["in.lammps"] * 3 + ["continue.lammps"]
+
+    def test_what_a_run_left_is_not_overwritten_before_its_first_restart_file(
+        self, run, refused, tmp_path, student_file, water, monkeypatch
+    ):
+        def interrupted(*_):
+            (out / "log.lammps").write_text("   Step          Temp\n         0   300\n")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(lammps_command, "find_lammps", lambda: Lammps(Path("lmp"), "", (), (), True))
+        monkeypatch.setattr(lammps_command, "run_deck", interrupted)
+        out = tmp_path / "deck"
+        assert run("deck", water, "--student", student_file, "--steps", 20, "--out", out).exit_code == 0
+        assert "restart         1000 restart.a restart.b" in (out / "in.lammps").read_text()
+        (out / "log.lammps").write_text("LAMMPS\nERROR: no Python\n")  # came to no step
+        result = run("lammps", out)
+        assert result.exit_code == 130 and "no restart file yet" in flat(result.stderr)
+        refused(
+            "lammps", out, words=["holds a run (log.lammps)", "--overwrite", "no restart file to go on from"]
+        )
+        assert run("lammps", out, "--overwrite").exit_code == 130
+
+    def test_a_run_that_blew_up_is_explained(self, run, tmp_path, monkeypatch):
+        def blown_up(found, plan, words, ranks, line, step):
+            line("ERROR: Fix halt condition for fix-id energy_ran_away met on step 50 with value 56.3")
+            return 1
+
+        monkeypatch.setattr(lammps_command, "find_lammps", lambda: Lammps(Path("lmp"), "", (), (), True))
+        monkeypatch.setattr(lammps_command, "run_deck", blown_up)
+        (tmp_path / "in.lammps").write_text("run 5\n")
+        result = run("lammps", tmp_path)
+        assert result.exit_code == 1 and "the run blew up" in result.stderr
 
     def test_mdanalysis_reads_what_the_deck_writes(self, run, tmp_path, student_file, water):
         lammps()

@@ -1,5 +1,8 @@
 """What compactff deck writes: boxes of slabs, parts of a run, and what is there before."""
 
+import json
+import re
+
 import ase
 import numpy as np
 import pytest
@@ -121,16 +124,18 @@ def test_constraints_of_the_structure_are_refused(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_overwriting_removes_restart_files_and_leaves_no_mixture(tmp_path, monkeypatch):
+def test_overwriting_removes_what_runs_left_and_leaves_no_mixture(tmp_path, monkeypatch):
     written = deck(tmp_path)
-    for name in (*RESTARTS, "trajectory.lammpstrj"):
-        (tmp_path / name).write_text("of the old deck")
+    left = (*RESTARTS, "log.lammps", "log.2.lammps", "trajectory.lammpstrj", "trajectory.12.lammpstrj")
+    others = ("log.mine.lammps", "notes.txt", "settings.json")
+    for name in (*left, *others):
+        (tmp_path / name).write_text("{}")
     with pytest.raises(CompactFFError, match="holds a deck already"):
         deck(tmp_path)
-    assert all((tmp_path / name).is_file() for name in RESTARTS)
+    assert all((tmp_path / name).is_file() for name in left)
     deck(tmp_path, overwrite=True)
-    assert not any((tmp_path / name).exists() for name in RESTARTS) and written.deck.is_file()
-    assert (tmp_path / "trajectory.lammpstrj").is_file()
+    assert not any((tmp_path / name).exists() for name in left) and written.deck.is_file()
+    assert all((tmp_path / name).read_text() == "{}" for name in others)
 
     def full(*_, **__):
         raise CompactFFError("no space left")
@@ -139,6 +144,31 @@ def test_overwriting_removes_restart_files_and_leaves_no_mixture(tmp_path, monke
     with pytest.raises(CompactFFError, match="no space"):
         deck(tmp_path, overwrite=True, temperature_K=900.0)
     assert not written.deck.exists() and not written.continuation.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["system.data", "student.mliap.pt", "deck.json", "continue.lammps", "log.lammps", "restart.a"]
+)
+def test_files_of_others_are_not_written_over(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(
+        CompactFFError, match=rf"holds files of the names.*\({re.escape(name)}\).*--overwrite"
+    ):
+        deck(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
+
+
+def test_settings_of_a_run_in_openmm_stay_and_those_of_an_old_deck_go(tmp_path):
+    settings = tmp_path / "settings.json"
+    settings.write_text('{"settings": {"report_interval": 100}}')
+    made = deck(tmp_path)
+    assert json.loads((tmp_path / "deck.json").read_text())["steps"] == 10
+    assert "report_interval" in settings.read_text()
+    settings.write_text((tmp_path / "deck.json").read_text())  # where decks had them before
+    with pytest.raises(CompactFFError, match=r"holds a deck already \(in\.lammps.*settings\.json\)"):
+        deck(tmp_path)
+    deck(tmp_path, overwrite=True)
+    assert not settings.exists() and made.deck.is_file()
 
 
 def test_the_trajectory_and_the_restart_files_begin_after_the_minimisation(tmp_path):

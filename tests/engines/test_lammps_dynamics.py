@@ -61,14 +61,14 @@ def test_a_continued_run_is_the_run_that_was_not_interrupted(tmp_path, ensemble)
     tables, steps = go(whole.deck)
     first, _ = go(parts.deck, steps="30")
     second, _ = go(parts.continuation, steps="30")
-    assert steps == list(range(0, 61, 10)) and read_plan(whole.deck, {}).total_steps == 60
+    assert steps == [0, *range(0, 61, 10)] and read_plan(whole.deck, {}).total_steps == 60
     want_steps, want = frames(whole.folder / "trajectory.lammpstrj")
     got_steps, got = frames(parts.folder / "trajectory.2.lammpstrj")
     assert want_steps[3:] == got_steps == [30, 40, 50, 60]
     np.testing.assert_allclose(got, want[3:], atol=2e-5)  # what a dump prints
     for name in ("PotEng", "TotEng", "Press"):
-        np.testing.assert_allclose(second[0][name][1:], tables[0][name][4:], rtol=1e-5)
-    assert len(first[0]) == 4
+        np.testing.assert_allclose(second[-1][name][1:], tables[-1][name][4:], rtol=1e-5)
+    assert len(first[-1]) == 4
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def test_metal_and_real_units_are_the_same_dynamics(tmp_path):
     tables = {}
     for units in ("metal", "real"):
         made = deck(tmp_path / units, atoms, ensemble="nve", units=units)
-        tables[units] = go(made.deck)[0][0]
+        tables[units] = go(made.deck)[0][-1]
     metal, real = tables["metal"], tables["real"]
     np.testing.assert_allclose(real["Temp"], metal["Temp"], rtol=1e-5)
     np.testing.assert_allclose(real["PotEng"] / EV_TO_KCAL_PER_MOL, metal["PotEng"], rtol=1e-6)

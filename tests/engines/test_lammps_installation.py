@@ -79,3 +79,10 @@ def test_folders_of_the_system_do_not_hide_lammps_own_libraries(tmp_path, monkey
     found = Lammps(tmp_path / "bin" / "lmp", "4 Jul 2026", (), (), True, prefix=tmp_path)
     expected = [str(tmp_path / "lib"), *([folder] if named else [])]
     assert found.environment()["LD_LIBRARY_PATH"].split(":") == expected
+
+
+def test_a_variable_that_names_nothing_is_told_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPACTFF_LAMMPS", str(tmp_path / "none"))
+    with pytest.raises(CompactFFError, match=rf"no executable at {tmp_path}/none.*COMPACTFF_LAMMPS") as told:
+        find_lammps()
+    assert "search path" not in str(told.value)

@@ -56,6 +56,32 @@ def test_neighbours_of_a_student_are_not_excluded(tmp_path, text, refused):
         read_plan(tmp_path, {})
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("exclude type 1 2", "refused"),
+        ("exclude type 2*3 *", "refused"),
+        ("exclude type 1 1\nrun 5\nneigh_modify exclude none", "refused"),
+        ("every 1 exclude type 3 3", "silent"),
+        ("exclude type 1 3", "silent"),
+        ("exclude group g g", "warned"),
+        ("include g", "warned"),
+        ("every 1", "silent"),
+        ("exclude none", "silent"),
+    ],
+)
+def test_neighbours_of_a_student_in_a_hybrid_deck(tmp_path, words, expected):
+    (tmp_path / "student.mliap.pt").touch()
+    pairs = "pair_coeff * * mliap H O NULL\npair_coeff * 3 lj/cut 0.01 3.4\n"
+    style = PAIR.replace("mliap", "hybrid mliap", 1).replace(" 0\n", " 0 lj/cut 8.0\n")
+    (tmp_path / "in.lammps").write_text(f"{style}{pairs}neigh_modify {words}\nrun 5\n")
+    if expected == "refused":
+        with pytest.raises(CompactFFError, match=r"neigh_modify exclude.*move the others only"):
+            read_plan(tmp_path, {})
+    else:
+        assert len(read_plan(tmp_path, {}).warnings) == (expected == "warned")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_lammps_ends_when_we_are_told_to(tmp_path, number):
     """A stand-in that does not hear Ctrl-C, as processes of a script that runs in the background."""
