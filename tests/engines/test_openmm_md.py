@@ -221,6 +221,16 @@ def test_a_start_that_fails_leaves_what_others_put_into_its_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("name", ["topology.pdb", "failed.xyz", "restart_previous.xml"])
+@pytest.mark.parametrize("fields", [{}, {"platform": "TPU"}])
+def test_files_of_others_are_not_written_over(tmp_path, name, fields):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(CompactFFError, match=f"already holds {name}, which a run would write over"):
+        simulate(springs(ethanol()), settings(**fields), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
 MORE_ROOM, SOUNDER = "fewer atoms, a smaller skin, or another platform", "try a smaller timestep"
 
 
