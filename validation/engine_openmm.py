@@ -8,7 +8,8 @@ import numpy as np
 
 from compactff_md.engines.md_settings import MDSettings
 from compactff_md.engines.openmm_import import openmmtorch, unit, why_missing
-from compactff_md.engines.openmm_simulation import MEMORY_ADVICE, Simulation, Unsound
+from compactff_md.engines.openmm_simulation import Simulation
+from compactff_md.engines.openmm_sound import MEMORY_ADVICE, Unsound
 from compactff_md.engines.openmm_system import openmm_frame, prepare
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure

@@ -44,7 +44,7 @@ class MDSettings(RunSettings):
         Time with a thermostat of at least 10/ps (npt: and the barostat) before the run's step 0; nothing of
         it is written.
     report_interval
-        Steps between two rows of the log, which is also where the run is checked.
+        Steps between two rows of the log. The run is looked at there, and in every 100 steps.
     restart_interval
         Steps between two restart files; one is also written once a minute, and at the end.
     trajectory_format

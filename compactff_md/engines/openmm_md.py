@@ -19,7 +19,8 @@ from compactff_md.engines.openmm_folder import RunFolder, identity_of
 from compactff_md.engines.openmm_force import network_of
 from compactff_md.engines.openmm_import import app, openmm, unit
 from compactff_md.engines.openmm_recorder import Recorder
-from compactff_md.engines.openmm_simulation import Simulation, Unsound
+from compactff_md.engines.openmm_simulation import Simulation
+from compactff_md.engines.openmm_sound import Unsound
 from compactff_md.engines.openmm_system import OpenMMSystem, own_masses_Da, prepare
 from compactff_md.engines.stop_signals import StopSignals
 from compactff_md.errors import CompactFFError, WriteError
@@ -124,7 +125,7 @@ def run_md(
     ------
     CompactFFError
         For bad input (see ``prepare``, :class:`RunFolder`); :class:`MDStopped` where energy or forces
-        become non-finite, the temperature runs away, or the disk is full.
+        become non-finite, temperature or potential energy run away, or the disk is full.
     """
     plain = structure if isinstance(structure, Structure) else Structure.from_ase(structure)
     identity = identity_of(plain, network_of(student), own_masses_Da(structure))
