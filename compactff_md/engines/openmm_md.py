@@ -153,6 +153,11 @@ def simulate(
         Fresh for each run: barostat and remover of drift are added to its system.
     identity
         What the run is of; a resumed run must be of the same. None: of the structure alone.
+
+    Raises
+    ------
+    CompactFFError
+        As in :func:`run_md`, and for particles without mass and constraints.
     """
     identity = identity if identity is not None else identity_of(prepared.structure, None)
     with RunFolder(out, settings, identity, resume) as folder, StopSignals() as stop:

@@ -64,7 +64,7 @@ class Simulation:
     ------
     CompactFFError
         For an unknown platform or one that does not work here, npt without a box, an anisotropic
-        barostat in a slanted box.
+        barostat in a slanted box, particles without mass, constraints.
     """
 
     def __init__(self, prepared: OpenMMSystem, settings: MDSettings, start_step: int = 0) -> None:
@@ -78,6 +78,7 @@ class Simulation:
         free_rotation = settings.ensemble == "nve" and not self.periodic
         moving = degrees_of_freedom(prepared.positions_nm, stop_rotation=free_rotation)
         self.dof = moving or 3  # a single atom with a thermostat keeps its own motion
+        self._check_free()
         self._watch = self._new_watch()
         self._add_helpers()
         self.context, self.platform = self._make_context(self._integrator)
@@ -228,6 +229,17 @@ class Simulation:
             self.context.setPeriodicBoxVectors(*state.getPeriodicBoxVectors())
         excess = settled[-1] - float(np.mean(settled)) if settled else 0.0
         return state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value, excess
+
+    def _check_free(self) -> None:
+        """Refuse what velocities and the temperature do not reckon with."""
+        massless = np.flatnonzero(self.masses_Da <= 0.0)
+        advice = "run such a system by openmm.app.Simulation"
+        if len(massless):
+            raise CompactFFError(
+                f"particles {massless[:10].tolist()} have no mass; expected atoms that all move: {advice}"
+            )
+        if held := self.system.getNumConstraints():
+            raise CompactFFError(f"the system has {held} constraints; expected none: {advice}")
 
     def _add_helpers(self) -> None:
         if self.settings.ensemble == "nve":

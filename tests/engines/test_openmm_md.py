@@ -231,6 +231,17 @@ def test_files_of_others_are_not_written_over(tmp_path, name, fields):
     assert (tmp_path / name).read_text() == "mine"
 
 
+def test_what_does_not_move_freely_is_refused_and_leaves_nothing(tmp_path):
+    massless, held = springs(ethanol()), springs(ethanol())
+    massless.system.setParticleMass(2, 0.0)
+    with pytest.raises(CompactFFError, match=r"particles \[2\] have no mass; expected atoms that all move"):
+        simulate(massless, settings(), tmp_path / "run")
+    held.system.addConstraint(0, 3, 0.109)
+    with pytest.raises(CompactFFError, match="has 1 constraints; expected none"):
+        simulate(held, settings(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 MORE_ROOM, SOUNDER = "fewer atoms, a smaller skin, or another platform", "try a smaller timestep"
 
 
