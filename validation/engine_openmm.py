@@ -79,6 +79,7 @@ class OpenMMEngine:
         return _run(simulation, task, frames, failure, self.name)
 
     def _simulation(self, structure: Structure, task: Task) -> Simulation:
+        has_thermostat = task.ensemble != "nve" or task.equilibration_steps > 0
         settings = MDSettings(
             ensemble=task.ensemble,
             temperature_K=task.temperature_K,
@@ -86,7 +87,7 @@ class OpenMMEngine:
             steps=task.steps,
             seed=task.seed,
             equilibration_ps=task.equilibration_steps * task.timestep_fs / 1000.0,
-            friction_per_ps=task.friction_per_ps,
+            **({"friction_per_ps": task.friction_per_ps} if has_thermostat else {}),
             pressure_bar=task.pressure_bar,
             platform=self.platform,
         )

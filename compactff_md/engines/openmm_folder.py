@@ -136,8 +136,8 @@ class RunFolder:
             raise CompactFFError(f"no run to resume in {self.path}: it has no settings.json")
         try:
             found = json.loads(self.settings.read_text())
-            before = MDSettings(**found["settings"])
-        except (ValueError, KeyError, TypeError) as error:
+            before = MDSettings.saved(found["settings"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CompactFFError(f"{self.settings} cannot be read: {error}") from error
         different = settings.differences(before) + [k for k in identity if found.get(k) != identity[k]]
         if different:
