@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -59,7 +60,9 @@ class MDResult:
     ns_per_day
         Speed of this part without its start; 0 where it had nothing to do.
     temperature_K
-        Mean of the log.
+        Mean of the log without its row of step 0; nan where it has no other.
+    frames
+        Of the trajectory.
     drift
         None where the log has fewer than 3 rows.
     platform
@@ -77,6 +80,7 @@ class MDResult:
     time_ps: float
     ns_per_day: float
     temperature_K: float
+    frames: int
     drift: EnergyDrift | None
     platform: str
     signal: int | None
@@ -279,6 +283,7 @@ def _stopped(simulation: Simulation, recorder: Recorder, step: int, reason: Unso
 def _result(folder: RunFolder, simulation: Simulation, ns_per_day: float, stop: StopSignals) -> MDResult:
     log, steps = read_log(folder.log), simulation.step
     num_atoms = len(simulation.prepared.structure)
+    measured_K = log["temperature_K"][log["step"] > 0]
     return MDResult(
         out=folder.path,
         topology=folder.topology,
@@ -288,7 +293,8 @@ def _result(folder: RunFolder, simulation: Simulation, ns_per_day: float, stop: 
         steps=steps,
         time_ps=steps * simulation.settings.timestep_ps,
         ns_per_day=ns_per_day,
-        temperature_K=float(log["temperature_K"].mean()),
+        temperature_K=float(measured_K.mean()) if len(measured_K) else math.nan,
+        frames=steps // simulation.settings.trajectory_interval,
         drift=energy_drift(log, num_atoms) if len(log["step"]) >= 3 else None,
         platform=simulation.platform,
         signal=stop.signum if steps < simulation.settings.total_steps else None,

@@ -18,12 +18,12 @@ from compactff_md.engines.md_velocities import (
     temperature_of,
 )
 from compactff_md.engines.openmm_import import openmm, unit
-from compactff_md.engines.openmm_minimise import minimise
+from compactff_md.engines.openmm_minimise import MAX_FORCE_EV_PER_A, MAX_STEPS, minimise
 from compactff_md.engines.openmm_platforms import automatic_platforms, make_context
 from compactff_md.engines.openmm_sound import Watch, failing_as_unsound
 from compactff_md.engines.openmm_system import OpenMMSystem
 from compactff_md.errors import CompactFFError
-from compactff_md.units import KJ_PER_MOL_TO_EV, NM_TO_A
+from compactff_md.units import EV_PER_A_TO_KJ_PER_MOL_PER_NM, KJ_PER_MOL_TO_EV, NM_TO_A
 
 # Dalton/A^3 in g/cm^3 (CODATA 2014, as in ase.units).
 DALTON_PER_A3 = 1.660539040
@@ -176,8 +176,8 @@ class Simulation:
             self._begin(stop)
 
     def _begin(self, stop: Callable[[], bool]) -> None:
-        if self.settings.minimise:
-            minimise(self.context, stop)
+        if self.settings.minimise and not minimise(self.context, stop) and not stop():
+            self._warn_of_forces()
         positions_nm = self.positions_A() / NM_TO_A
         rotation = not self.periodic
         seed, temperature_K = self._seed("velocities"), self.settings.temperature_K
@@ -193,6 +193,17 @@ class Simulation:
         self.set_coordinates(positions_nm, velocities)
         self.context.setStepCount(0)
         self.context.setTime(0.0)
+
+    def _warn_of_forces(self) -> None:
+        """Tell that the minimisation did not end; forces that are not finite stop the run anyway."""
+        forces = self.context.getState(forces=True).getForces(asNumpy=True)._value
+        largest = float(np.linalg.norm(forces, axis=1).max()) / EV_PER_A_TO_KJ_PER_MOL_PER_NM
+        if np.isfinite(largest):
+            warnings.warn(
+                f"the minimisation ended after {MAX_STEPS} steps with a force of {largest:.2g} eV/A, above "
+                f"{MAX_FORCE_EV_PER_A} eV/A; the run goes on from there",
+                stacklevel=2,
+            )
 
     def _new_watch(self, slack: float = 1.0) -> Watch:
         work = 0.0

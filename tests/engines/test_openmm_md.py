@@ -323,3 +323,22 @@ def test_runs_of_constant_energy_have_the_mean_energy_of_the_equilibration(tmp_p
     dof = 3 * len(made.structure) - 6
     of_moments_eV = 8.617e-5 * 300 * np.sqrt(dof / 2)
     assert np.std(energies_eV) < 0.5 * of_moments_eV
+
+
+def test_the_mean_temperature_leaves_the_drawn_velocities_out(tmp_path):
+    result = simulate(springs(ethanol()), settings(), tmp_path / "run")
+    log = read_log(result.log)
+    assert result.temperature_K == pytest.approx(log["temperature_K"][1:].mean()) and result.frames == 4
+    short = simulate(springs(ethanol()), settings(steps=3), tmp_path / "short")
+    assert np.isnan(short.temperature_K) and short.frames == 0
+
+
+def test_a_minimisation_that_did_not_end_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(openmm_simulation, "minimise", lambda context, stop: False)
+    made = springs(ethanol())
+    strained = Structure(made.structure.positions_A * 1.05, made.structure.numbers)
+    made = type(made)(strained, made.topology, made.system)
+    with pytest.warns(
+        UserWarning, match=r"minimisation ended after 500 steps with a force of .* eV/A, above"
+    ):
+        assert simulate(made, settings(minimise=True), tmp_path / "run").completed
