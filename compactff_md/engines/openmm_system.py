@@ -12,7 +12,7 @@ import numpy as np
 
 from compactff_md.contacts import check_contacts
 from compactff_md.engines.molecules import Molecules, find_molecules
-from compactff_md.engines.openmm_force import openmm_force, periodicity
+from compactff_md.engines.openmm_force import indices_of, openmm_force, periodicity
 from compactff_md.engines.openmm_import import app, openmm, unit
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure, check_unconstrained
@@ -202,10 +202,11 @@ def _indices(particles: Sequence[int] | None, count: int) -> list[int]:
     """Particles that are there, of so many; all of them for None."""
     if particles is None:
         return list(range(count))
-    wrong = [p for p in particles if not 0 <= p < count]
+    indices = indices_of(particles)
+    wrong = [p for p in indices if not 0 <= p < count]
     if wrong:
         raise CompactFFError(f"no particle {wrong[0]} among {count} atoms; allowed are 0 to {count - 1}")
-    return list(particles)
+    return indices
 
 
 def openmm_frame(structure: Structure) -> Structure:

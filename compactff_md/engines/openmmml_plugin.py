@@ -90,10 +90,10 @@ class CompactFFPotential:
             If an atom has no element or one that the student does not know, there are no atoms, an option
             is unknown, or charge or multiplicity are not 0 and 1: a student knows neither.
         """
-        from compactff_md.engines.openmm_force import openmm_force
+        from compactff_md.engines.openmm_force import indices_of, openmm_force
         from compactff_md.engines.openmm_system import atoms_of, bonds_of, molecule_marks
 
-        particles = None if atoms is None else [int(atom) for atom in atoms]
+        particles = None if atoms is None else indices_of(atoms)
         numbers, boxed = atoms_of(topology, particles)
         own = _own(options, others_too=atoms is not None)
         force = openmm_force(
