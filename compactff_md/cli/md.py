@@ -69,8 +69,8 @@ def md(
     """Run molecular dynamics of a molecule or a periodic box in OpenMM.
 
     Writes a trajectory with its topology, a CSV log and restart files, and stops with everything kept when
-    energy or forces are not finite or the temperature runs away. Masses in the structure file are obeyed,
-    constraints refused; velocities are drawn.
+    energy or forces are not finite, or temperature or potential energy run away. Masses in the file are
+    obeyed, constraints refused; velocities are drawn.
     """
     options = given(
         ensemble=ensemble,
