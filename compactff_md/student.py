@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class Student:
         return StudentCalculator(self.network, **{"uncertainty": self.uncertainty, **options})
 
     def openmm_force(
-        self, atoms: Any, force: str = "torchforce", *, particles: Sequence[int] | None = None, **options: Any
+        self, atoms: Any, force: str = "torchforce", *, particles: Iterable[int] | None = None, **options: Any
     ) -> Any:
         """Make an ``openmm.Force`` to add to a system.
 
@@ -107,9 +107,10 @@ class Student:
             missing, with what to install.
         """
         # Only here: a plugin wheel that does not fit PyTorch must not be met by those who do without it.
-        from compactff_md.engines.openmm_force import openmm_force
+        from compactff_md.engines.openmm_force import indices_of, openmm_force
         from compactff_md.engines.openmm_system import atoms_of
 
+        particles = None if particles is None else indices_of(particles)
         numbers, periodic = atoms_of(atoms, particles)
         return openmm_force(self, numbers, pbc=periodic, force=force, particles=particles, **options)
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from compactff_md.engines.md_settings import MDSettings
 from compactff_md.engines.openmm_import import openmmtorch, unit, why_missing
-from compactff_md.engines.openmm_simulation import MEMORY_ADVICE, Simulation, Unsound
+from compactff_md.engines.openmm_simulation import Simulation
+from compactff_md.engines.openmm_sound import MEMORY_ADVICE, Unsound
 from compactff_md.engines.openmm_system import openmm_frame, prepare
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
@@ -78,6 +79,7 @@ class OpenMMEngine:
         return _run(simulation, task, frames, failure, self.name)
 
     def _simulation(self, structure: Structure, task: Task) -> Simulation:
+        has_thermostat = task.ensemble != "nve" or task.equilibration_steps > 0
         settings = MDSettings(
             ensemble=task.ensemble,
             temperature_K=task.temperature_K,
@@ -85,7 +87,7 @@ class OpenMMEngine:
             steps=task.steps,
             seed=task.seed,
             equilibration_ps=task.equilibration_steps * task.timestep_fs / 1000.0,
-            friction_per_ps=task.friction_per_ps,
+            **({"friction_per_ps": task.friction_per_ps} if has_thermostat else {}),
             pressure_bar=task.pressure_bar,
             platform=self.platform,
         )

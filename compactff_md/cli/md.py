@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,8 +69,8 @@ def md(
     """Run molecular dynamics of a molecule or a periodic box in OpenMM.
 
     Writes a trajectory with its topology, a CSV log and restart files, and stops with everything kept when
-    energy or forces are not finite or the temperature runs away. Masses in the structure file are obeyed,
-    constraints refused; velocities are drawn.
+    energy or forces are not finite, or temperature or potential energy run away. Masses in the file are
+    obeyed, constraints refused; velocities are drawn.
     """
     options = given(
         ensemble=ensemble,
@@ -125,10 +126,13 @@ def _explained(error: Exception) -> CompactFFError:
 
 def _say_result(result: Any, settings: MDSettings) -> None:
     speed = f", {result.ns_per_day:.3g} ns/day" if result.ns_per_day else ""
-    say(
-        f"{result.time_ps:g} ps ({result.steps} steps) on {result.platform}{speed}, "
-        f"mean temperature {result.temperature_K:.0f} K"
-    )
+    has_rows = not math.isnan(result.temperature_K)
+    temperature = f", mean temperature {result.temperature_K:.0f} K" if has_rows else ""
+    say(f"{result.time_ps:g} ps ({result.steps} steps) on {result.platform}{speed}{temperature}")
+    if not has_rows:
+        say(f"no row of the log fell into the run: report_interval is {settings.report_interval}")
+    if not result.frames:
+        say(f"no frame fell into the run: trajectory_interval is {settings.trajectory_interval}")
     if settings.ensemble == "nve" and result.drift is not None:  # thermostats change the energy
         slope, error = result.drift.slope_meV_per_atom_ps, result.drift.slope_error_meV_per_atom_ps
         say(

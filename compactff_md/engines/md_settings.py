@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -37,14 +37,14 @@ class MDSettings(RunSettings):
     seed
         Of velocities, thermostat and barostat.
     friction_per_ps
-        Of the thermostat.
+        Of the thermostat; in nve of that of the equilibration.
     barostat_interval
         Steps between two of the barostat's trial moves.
     equilibration_ps
         Time with a thermostat of at least 10/ps (npt: and the barostat) before the run's step 0; nothing of
         it is written.
     report_interval
-        Steps between two rows of the log, which is also where the run is checked.
+        Steps between two rows of the log. The run is looked at there, and in every 100 steps.
     restart_interval
         Steps between two restart files; one is also written once a minute, and at the end.
     trajectory_format
@@ -52,6 +52,11 @@ class MDSettings(RunSettings):
     """
 
     kind: ClassVar[str] = "MD"
+    ensembles_of: ClassVar[dict[str, tuple[str, ...]]] = {
+        **RunSettings.ensembles_of,
+        "barostat_interval": ("npt",),
+        "friction_per_ps": ("nvt", "npt"),
+    }
 
     force: Literal["torchforce", "python"] = "torchforce"
     platform: str | None = None
@@ -64,6 +69,26 @@ class MDSettings(RunSettings):
     equilibration_ps: float = Field(default=0.0, ge=0.0)
     report_interval: int = Field(default=100, ge=1)
     trajectory_format: Literal["xtc", "dcd"] = "xtc"
+
+    @classmethod
+    def saved(cls, fields: dict[str, Any]) -> MDSettings:
+        """Read settings of a run, among which earlier versions left what the ensemble had no use for.
+
+        Raises
+        ------
+        CompactFFError
+            For wrong ones.
+        """
+        ensemble = fields.get("ensemble")
+        idle = {name for name, ensembles in cls.ensembles_of.items() if ensemble not in ensembles}
+        if fields.get("equilibration_ps"):
+            idle -= {"friction_per_ps"}
+        return cls(**{name: value for name, value in fields.items() if name not in idle})
+
+    def unused(self) -> list[str]:
+        """As in :class:`RunSettings`; a thermostat has an equilibration, too."""
+        found = super().unused()
+        return [name for name in found if name != "friction_per_ps" or self.equilibration_ps == 0.0]
 
     @property
     def timestep_ps(self) -> float:

@@ -20,8 +20,17 @@ from compactff_md.locks import lock
 from compactff_md.structure import Structure
 from compactff_md.students.base import StudentNetwork
 
-# What tells that a run lives in a folder, beside its settings.
-LEFT_BY_A_RUN = ("settings.json", "log.csv", "trajectory.xtc", "trajectory.dcd", "restart.xml")
+# What a run writes: none of these may lie in the folder of a new one.
+LEFT_BY_A_RUN = (
+    "settings.json",
+    "log.csv",
+    "trajectory.xtc",
+    "trajectory.dcd",
+    "restart.xml",
+    "restart_previous.xml",
+    "topology.pdb",
+    "failed.xyz",
+)
 
 
 class RunFolder:
@@ -44,8 +53,8 @@ class RunFolder:
     Raises
     ------
     CompactFFError
-        If the folder holds another run, or is in use; on resume if it holds none, or if its settings,
-        student, structure or masses differ: the message names them.
+        If the folder holds another run or a file that this one would write, or is in use; on resume if it
+        holds none, or if its settings, student, structure or masses differ: the message names them.
     """
 
     def __init__(
@@ -82,7 +91,7 @@ class RunFolder:
         write_json(self.settings, {"settings": settings.model_dump(), **identity, **facts})
 
     def forget(self) -> None:
-        """Leave the folder free for another run: this one has not begun."""
+        """Leave the folder free for another run: this one, which found none of these files, has not begun."""
         for path in (self.settings, self.topology, self.log, self.trajectory):
             path.unlink(missing_ok=True)
 
@@ -113,6 +122,11 @@ class RunFolder:
     def _check(self, settings: MDSettings, identity: dict[str, Any], resume: bool) -> None:
         left = [name for name in LEFT_BY_A_RUN if (self.path / name).exists()]
         if not resume:
+            if left and not self.settings.exists():
+                raise CompactFFError(
+                    f"{self.path} already holds {', '.join(left)}, which a run would write over; choose "
+                    "another folder, or move what is there"
+                )
             if left:
                 raise CompactFFError(
                     f"{self.path} already holds a run ({', '.join(left)}); resume it, or choose another"
@@ -122,8 +136,8 @@ class RunFolder:
             raise CompactFFError(f"no run to resume in {self.path}: it has no settings.json")
         try:
             found = json.loads(self.settings.read_text())
-            before = MDSettings(**found["settings"])
-        except (ValueError, KeyError, TypeError) as error:
+            before = MDSettings.saved(found["settings"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CompactFFError(f"{self.settings} cannot be read: {error}") from error
         different = settings.differences(before) + [k for k in identity if found.get(k) != identity[k]]
         if different:

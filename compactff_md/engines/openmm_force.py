@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def openmm_force(
     *,
     pbc: bool | Sequence[bool] | np.ndarray,
     force: str = "torchforce",
-    particles: Sequence[int] | None = None,
+    particles: Iterable[int] | None = None,
     force_group: int = 0,
     device: str = "auto",
     **export_options: Any,
@@ -75,7 +76,8 @@ def openmm_force(
     ------
     CompactFFError
         If openmm or openmm-torch is missing, ``force`` or ``device`` is unknown, an element is unknown to
-        the student, ``particles`` are none or do not match ``numbers``, or the box is periodic in part only.
+        the student, ``particles`` are none, no indices, or do not match ``numbers``, or the box is periodic
+        in part only.
     """
     if force not in FORCES:
         raise CompactFFError(f"unknown force {force!r}; allowed are {', '.join(FORCES)}")
@@ -172,10 +174,31 @@ class PythonStudent:
         self.__init__(module, content["periodic"], device)  # type: ignore[misc]
 
 
-def _checked_particles(particles: Sequence[int] | None, count: int) -> list[int] | None:
+def indices_of(particles: Iterable[int]) -> list[int]:
+    """Indices of particles as integers.
+
+    Raises
+    ------
+    CompactFFError
+        For a mask, and for anything that is not whole numbers.
+    """
+    try:
+        given = list(particles)
+    except TypeError:
+        given = [particles]  # type: ignore[list-item]
+    wrong = [p for p in given if isinstance(p, bool | np.bool_) or not hasattr(p, "__index__")]
+    if wrong:
+        raise CompactFFError(
+            f"particles has {wrong[0]!r} ({type(wrong[0]).__name__}); expected indices such as [0, 1, 2]: "
+            "np.flatnonzero(mask) makes them of a mask, [atom.index for atom in ...] of atoms"
+        )
+    return [index(p) for p in given]
+
+
+def _checked_particles(particles: Iterable[int] | None, count: int) -> list[int] | None:
     if particles is None:
         return None
-    indices = [int(p) for p in particles]
+    indices = indices_of(particles)
     if not indices:
         raise CompactFFError("particles is empty; expected at least one index, or None for all")
     if len(indices) != count or len(set(indices)) != count or min(indices) < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +20,8 @@ from compactff_md.engines.openmm_folder import RunFolder, identity_of
 from compactff_md.engines.openmm_force import network_of
 from compactff_md.engines.openmm_import import app, openmm, unit
 from compactff_md.engines.openmm_recorder import Recorder
-from compactff_md.engines.openmm_simulation import Simulation, Unsound
+from compactff_md.engines.openmm_simulation import Simulation
+from compactff_md.engines.openmm_sound import Unsound
 from compactff_md.engines.openmm_system import OpenMMSystem, own_masses_Da, prepare
 from compactff_md.engines.stop_signals import StopSignals
 from compactff_md.errors import CompactFFError, WriteError
@@ -58,7 +60,9 @@ class MDResult:
     ns_per_day
         Speed of this part without its start; 0 where it had nothing to do.
     temperature_K
-        Mean of the log.
+        Mean of the log without its row of step 0; nan where it has no other.
+    frames
+        Of the trajectory.
     drift
         None where the log has fewer than 3 rows.
     platform
@@ -76,6 +80,7 @@ class MDResult:
     time_ps: float
     ns_per_day: float
     temperature_K: float
+    frames: int
     drift: EnergyDrift | None
     platform: str
     signal: int | None
@@ -124,7 +129,7 @@ def run_md(
     ------
     CompactFFError
         For bad input (see ``prepare``, :class:`RunFolder`); :class:`MDStopped` where energy or forces
-        become non-finite, the temperature runs away, or the disk is full.
+        become non-finite, temperature or potential energy run away, or the disk is full.
     """
     plain = structure if isinstance(structure, Structure) else Structure.from_ase(structure)
     identity = identity_of(plain, network_of(student), own_masses_Da(structure))
@@ -152,6 +157,11 @@ def simulate(
         Fresh for each run: barostat and remover of drift are added to its system.
     identity
         What the run is of; a resumed run must be of the same. None: of the structure alone.
+
+    Raises
+    ------
+    CompactFFError
+        As in :func:`run_md`, and for particles without mass and constraints.
     """
     identity = identity if identity is not None else identity_of(prepared.structure, None)
     with RunFolder(out, settings, identity, resume) as folder, StopSignals() as stop:
@@ -273,6 +283,7 @@ def _stopped(simulation: Simulation, recorder: Recorder, step: int, reason: Unso
 def _result(folder: RunFolder, simulation: Simulation, ns_per_day: float, stop: StopSignals) -> MDResult:
     log, steps = read_log(folder.log), simulation.step
     num_atoms = len(simulation.prepared.structure)
+    measured_K = log["temperature_K"][log["step"] > 0]
     return MDResult(
         out=folder.path,
         topology=folder.topology,
@@ -282,7 +293,8 @@ def _result(folder: RunFolder, simulation: Simulation, ns_per_day: float, stop: 
         steps=steps,
         time_ps=steps * simulation.settings.timestep_ps,
         ns_per_day=ns_per_day,
-        temperature_K=float(log["temperature_K"].mean()),
+        temperature_K=float(measured_K.mean()) if len(measured_K) else math.nan,
+        frames=steps // simulation.settings.trajectory_interval,
         drift=energy_drift(log, num_atoms) if len(log["step"]) >= 3 else None,
         platform=simulation.platform,
         signal=stop.signum if steps < simulation.settings.total_steps else None,

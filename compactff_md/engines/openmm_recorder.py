@@ -11,11 +11,14 @@ import numpy as np
 
 from compactff_md.engines.md_log import Log
 from compactff_md.engines.openmm_folder import RunFolder
-from compactff_md.engines.openmm_simulation import Simulation, Unsound
+from compactff_md.engines.openmm_simulation import Simulation
+from compactff_md.engines.openmm_sound import Unsound
 from compactff_md.engines.openmm_trajectory import TRAJECTORIES
 from compactff_md.units import NM_TO_A
 
 RESTART_S = 60.0
+# A run is looked at in this many steps at least, however seldom it writes.
+CHECK_INTERVAL = 100
 
 
 class Recorder:
@@ -31,7 +34,7 @@ class Recorder:
     Attributes
     ----------
     row
-        The last row of the log.
+        What the run was like when it was looked at last; not each is in the log.
 
     Raises
     ------
@@ -52,7 +55,12 @@ class Recorder:
             settings.trajectory_interval,
             last_step,
         )
-        self._intervals = (settings.report_interval, settings.trajectory_interval, settings.restart_interval)
+        self._intervals = (
+            settings.report_interval,
+            settings.trajectory_interval,
+            settings.restart_interval,
+            CHECK_INTERVAL,
+        )
         self._saved_step, self._saved_at = -1, time.monotonic()
         self._is_new = last_step is None
 
@@ -67,17 +75,19 @@ class Recorder:
         return min(interval - step % interval for interval in self._intervals)
 
     def record(self, step: int) -> None:
-        """Write what is due at a step.
+        """Look whether the run makes sense, where that is due, and write what is due at a step.
 
         Raises
         ------
         Unsound
-            If what would be written makes no sense; OSError where the disk is full.
+            If the run or what would be written makes no sense; OSError where the disk is full.
         """
-        if step % self.settings.report_interval == 0:
+        is_reported = step % self.settings.report_interval == 0
+        if is_reported or step % CHECK_INTERVAL == 0:
             state = self.simulation.state()
             self.row = self.simulation.row(state)
             self._sound = state
+        if is_reported:
             self.log.write(self.row)
         if step % self.settings.trajectory_interval == 0:
             self._write_frame()

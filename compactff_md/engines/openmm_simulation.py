@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import re
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import zip_longest
 from typing import Any
 
@@ -18,19 +15,21 @@ from compactff_md.engines.md_velocities import (
     at_temperature,
     degrees_of_freedom,
     maxwell_boltzmann,
-    runaway_temperature_K,
     temperature_of,
 )
 from compactff_md.engines.openmm_import import openmm, unit
-from compactff_md.engines.openmm_minimise import minimise
+from compactff_md.engines.openmm_minimise import MAX_FORCE_EV_PER_A, MAX_STEPS, minimise
 from compactff_md.engines.openmm_platforms import automatic_platforms, make_context
+from compactff_md.engines.openmm_sound import Watch, failing_as_unsound
 from compactff_md.engines.openmm_system import OpenMMSystem
 from compactff_md.errors import CompactFFError
-from compactff_md.units import KJ_PER_MOL_TO_EV, NM_TO_A
+from compactff_md.units import EV_PER_A_TO_KJ_PER_MOL_PER_NM, KJ_PER_MOL_TO_EV, NM_TO_A
 
 # Dalton/A^3 in g/cm^3 (CODATA 2014, as in ase.units).
 DALTON_PER_A3 = 1.660539040
-EQUILIBRATION_CHUNK = 50
+BAR_A3_TO_KJ_PER_MOL = 6.02214076e-5  # exact
+# Steps between two looks at the equilibration: in its first steps, and later.
+EARLY_STEPS, EARLY_CHUNK, EQUILIBRATION_CHUNK = 100, 10, 50
 # Strong, so that a few tenths of a ps are enough; at least the friction of the settings.
 EQUILIBRATION_FRICTION_PER_PS = 10.0
 _EVERYTHING = {
@@ -40,27 +39,6 @@ _EVERYTHING = {
     "parameters": True,
     "integratorParameters": True,
 }
-
-
-ADVICE = "try a smaller timestep, minimise first, or train the student on structures like these"
-MEMORY_ADVICE = "the memory does not suffice: take fewer atoms, a smaller skin, or another platform or device"
-# Of the messages of OpenMM, PyTorch and the exported student.
-_NUMBERS = re.compile(r"\bnan\b|infinite|not finite|flown apart|cell is (singular|thinner)", re.IGNORECASE)
-_MEMORY = re.compile(r"out.of.memory|allocate|bad_alloc", re.IGNORECASE)
-
-
-class Unsound(Exception):  # noqa: N818  (caught inside the package; what leaves it is MDStopped)
-    """A simulation cannot go on: its numbers make no sense any more, or the engine failed.
-
-    Attributes
-    ----------
-    advice
-        What may help; empty where nothing is known.
-    """
-
-    def __init__(self, message: str, advice: str = ADVICE) -> None:
-        super().__init__(message)
-        self.advice = advice
 
 
 class Simulation:
@@ -86,7 +64,7 @@ class Simulation:
     ------
     CompactFFError
         For an unknown platform or one that does not work here, npt without a box, an anisotropic
-        barostat in a slanted box.
+        barostat in a slanted box, particles without mass, constraints.
     """
 
     def __init__(self, prepared: OpenMMSystem, settings: MDSettings, start_step: int = 0) -> None:
@@ -100,7 +78,8 @@ class Simulation:
         free_rotation = settings.ensemble == "nve" and not self.periodic
         moving = degrees_of_freedom(prepared.positions_nm, stop_rotation=free_rotation)
         self.dof = moving or 3  # a single atom with a thermostat keeps its own motion
-        self.hottest_K = runaway_temperature_K(settings.temperature_K, self.dof)
+        self._check_free()
+        self._watch = self._new_watch()
         self._add_helpers()
         self.context, self.platform = self._make_context(self._integrator)
         self.set_coordinates(prepared.positions_nm)
@@ -118,7 +97,7 @@ class Simulation:
         Unsound
             If OpenMM or the student fails, which they do on coordinates that make no sense.
         """
-        with _failing_as_unsound():
+        with failing_as_unsound():
             self.context.getIntegrator().step(steps)
 
     def state(self) -> Any:
@@ -129,7 +108,7 @@ class Simulation:
         Unsound
             As in :meth:`advance`.
         """
-        with _failing_as_unsound():
+        with failing_as_unsound():
             return self.context.getState(**_EVERYTHING)
 
     def row(self, state: Any) -> dict[str, float]:
@@ -138,7 +117,7 @@ class Simulation:
         Raises
         ------
         Unsound
-            If an energy is not finite or the temperature has run away.
+            If an energy is not finite, or temperature or potential energy have run away.
         """
         potential = state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
         kinetic = state.getKineticEnergy().value_in_unit(unit.kilojoule_per_mole)
@@ -150,7 +129,7 @@ class Simulation:
             "total_eV": (potential + kinetic) * KJ_PER_MOL_TO_EV,
             "temperature_K": temperature_of(kinetic, self.dof),
         }
-        self._check(row)
+        self._watch.check(potential, kinetic)
         if self.periodic:
             volume = state.getPeriodicBoxVolume().value_in_unit(unit.angstrom**3)
             row |= {"volume_A3": volume, "density_g_per_cm3": self.masses_Da.sum() / volume * DALTON_PER_A3}
@@ -191,14 +170,14 @@ class Simulation:
         Raises
         ------
         Unsound
-            As in :meth:`advance`, or where the temperature runs away.
+            As in :meth:`advance`, or where temperature or potential energy run away.
         """
-        with _failing_as_unsound():
+        with failing_as_unsound():
             self._begin(stop)
 
     def _begin(self, stop: Callable[[], bool]) -> None:
-        if self.settings.minimise:
-            minimise(self.context, stop)
+        if self.settings.minimise and not minimise(self.context, stop) and not stop():
+            self._warn_of_forces()
         positions_nm = self.positions_A() / NM_TO_A
         rotation = not self.periodic
         seed, temperature_K = self._seed("velocities"), self.settings.temperature_K
@@ -215,17 +194,23 @@ class Simulation:
         self.context.setStepCount(0)
         self.context.setTime(0.0)
 
-    def _check(self, row: dict[str, float]) -> None:
-        for name in ("potential_eV", "kinetic_eV"):
-            if not math.isfinite(row[name]):
-                raise Unsound(
-                    f"{name.removesuffix('_eV')} energy is {row[name]}: energy or forces are not finite"
-                )
-        if row["temperature_K"] > self.hottest_K:
-            raise Unsound(
-                f"temperature is {row['temperature_K']:.0f} K, above the limit of {self.hottest_K:.0f} K "
-                f"for a run at {self.settings.temperature_K:.0f} K"
+    def _warn_of_forces(self) -> None:
+        """Tell that the minimisation did not end; forces that are not finite stop the run anyway."""
+        forces = self.context.getState(forces=True).getForces(asNumpy=True)._value
+        largest = float(np.linalg.norm(forces, axis=1).max()) / EV_PER_A_TO_KJ_PER_MOL_PER_NM
+        if np.isfinite(largest):
+            warnings.warn(
+                f"the minimisation ended after {MAX_STEPS} steps with a force of {largest:.2g} eV/A, above "
+                f"{MAX_FORCE_EV_PER_A} eV/A; the run goes on from there",
+                stacklevel=2,
             )
+
+    def _new_watch(self, slack: float = 1.0) -> Watch:
+        work = 0.0
+        if self.settings.ensemble == "npt" and self.periodic:
+            volume_A3 = abs(float(np.linalg.det(self.prepared.structure.cell_A)))
+            work = BAR_A3_TO_KJ_PER_MOL * abs(self.settings.pressure_bar or 0.0) * volume_A3
+        return Watch(self.settings.temperature_K, self.dof, len(self.masses_Da), work, slack)
 
     def _equilibrated(
         self, positions_nm: np.ndarray, velocities: np.ndarray, stop: Callable[[], bool]
@@ -237,25 +222,35 @@ class Simulation:
         context, _ = self._make_context(self._equilibrator, self.platform)
         context.setPositions(positions_nm)
         context.setVelocities(velocities)
-        left = max(1, round(self.settings.equilibration_ps / self.settings.timestep_ps))
-        limit = 1.5 * self.hottest_K  # all 3N degrees of freedom move here
-        potentials: list[float] = []
-        while left > 0 and not stop():
-            context.getIntegrator().step(min(left, EQUILIBRATION_CHUNK))
-            left -= EQUILIBRATION_CHUNK
+        steps = max(1, round(self.settings.equilibration_ps / self.settings.timestep_ps))
+        watch, done = self._new_watch(slack=1.5), 0  # all 3N degrees of freedom move here
+        watch.check(context.getState(energy=True).getPotentialEnergy()._value, 0.0)
+        settled: list[float] = []
+        while done < steps and not stop():
+            chunk = EARLY_CHUNK if done < EARLY_STEPS else EQUILIBRATION_CHUNK
+            context.getIntegrator().step(min(steps - done, chunk))
+            done += chunk
             now = context.getState(energy=True)
-            potentials.append(now.getPotentialEnergy()._value)
-            temperature = temperature_of(now.getKineticEnergy()._value, self.dof)
-            if not temperature < limit:
-                raise Unsound(
-                    f"temperature is {temperature:.0f} K during equilibration, the limit is {limit:.0f} K"
-                )
+            potential = now.getPotentialEnergy()._value
+            watch.check(potential, now.getKineticEnergy()._value, " during equilibration")
+            if done > steps // 2:
+                settled.append(potential)
         state = context.getState(positions=True, velocities=True)
         if self.periodic:
             self.context.setPeriodicBoxVectors(*state.getPeriodicBoxVectors())
-        settled = potentials[len(potentials) // 2 :]
         excess = settled[-1] - float(np.mean(settled)) if settled else 0.0
         return state.getPositions(asNumpy=True)._value, state.getVelocities(asNumpy=True)._value, excess
+
+    def _check_free(self) -> None:
+        """Refuse what velocities and the temperature do not reckon with."""
+        massless = np.flatnonzero(self.masses_Da <= 0.0)
+        advice = "run such a system by openmm.app.Simulation"
+        if len(massless):
+            raise CompactFFError(
+                f"particles {massless[:10].tolist()} have no mass; expected atoms that all move: {advice}"
+            )
+        if held := self.system.getNumConstraints():
+            raise CompactFFError(f"the system has {held} constraints; expected none: {advice}")
 
     def _add_helpers(self) -> None:
         if self.settings.ensemble == "nve":
@@ -319,21 +314,6 @@ class Simulation:
             if other:
                 warnings.warn(f"{failed}: running on {other}", stacklevel=2)
         raise CompactFFError(f"platform {failed}")
-
-
-@contextmanager
-def _failing_as_unsound() -> Iterator[None]:
-    """Turn what OpenMM raises, and through it whatever PyTorch does, into :class:`Unsound`."""
-    try:
-        yield
-    except Unsound:
-        raise
-    except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        advice = ADVICE if _NUMBERS.search(lines[-1]) else ""
-        if isinstance(error, MemoryError) or _MEMORY.search(str(error)):
-            advice = MEMORY_ADVICE
-        raise Unsound(f"the engine failed: {lines[-1]}", advice) from error
 
 
 def _start_temperature_K(wanted_K: float, excess: float, dof: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from compactff_md.contacts import check_contacts
 from compactff_md.engines.molecules import Molecules, find_molecules
-from compactff_md.engines.openmm_force import openmm_force, periodicity
+from compactff_md.engines.openmm_force import indices_of, openmm_force, periodicity
 from compactff_md.engines.openmm_import import app, openmm, unit
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure, check_unconstrained
@@ -76,19 +76,21 @@ def prepare(structure: Structure | ase.Atoms, student: Any, **force_options: Any
         molecules.whole_positions_A(structure), structure.numbers, structure.cell_A, structure.pbc
     )
     topology = _topology(structure, molecules)
-    system = create_system(topology, student, **force_options)
+    system = _bare_system(topology, student, **force_options)
     if masses_Da is not None:
         for particle, mass_Da in enumerate(masses_Da.tolist()):
             system.setParticleMass(particle, mass_Da)
     if structure.pbc.all():
-        system.addForce(_molecule_marks(molecules))
+        whole = ~molecules.endless[molecules.bonds[:, 0]]  # atoms of crystals move with the box one by one
+        system.addForce(molecule_marks(molecules.bonds[whole].tolist()))
     return OpenMMSystem(structure, topology, system)
 
 
 def create_system(topology: Any, student: Any, **force_options: Any) -> Any:
     """Make an ``openmm.System`` with the masses and box of a topology, and one student as its only force.
 
-    The masses are those of the atoms' elements, of which ``openmm.app.element.deuterium`` is one.
+    The masses are those of the atoms' elements, of which ``openmm.app.element.deuterium`` is one. In a
+    periodic box the topology's bonds tell OpenMM what a molecule is, see :func:`molecule_marks`.
 
     Parameters
     ----------
@@ -97,6 +99,36 @@ def create_system(topology: Any, student: Any, **force_options: Any) -> Any:
     student, force_options
         As in :func:`prepare`.
     """
+    system = _bare_system(topology, student, **force_options)
+    if topology.getPeriodicBoxVectors() is not None:
+        system.addForce(molecule_marks(bonds_of(topology)))
+    return system
+
+
+def bonds_of(topology: Any, particles: Sequence[int] | None = None) -> list[tuple[int, int]]:
+    """Pairs of atoms that a topology bonds; with ``particles`` only those that have both atoms there."""
+    pairs = [(bond[0].index, bond[1].index) for bond in topology.bonds()]
+    if particles is None:
+        return pairs
+    inside = set(particles)
+    return [(i, j) for i, j in pairs if i in inside and j in inside]
+
+
+def molecule_marks(bonds: Iterable[Sequence[int]]) -> Any:
+    """Bonds without force for periodic systems, which tell OpenMM what a molecule is.
+
+    A barostat moves molecules as a whole, which is accepted far more often than stretching every bond,
+    and wrapped output keeps them in one piece.
+    """
+    marks = openmm.HarmonicBondForce()
+    marks.setUsesPeriodicBoundaryConditions(True)
+    marks.setName("molecules (no force)")
+    for i, j in bonds:
+        marks.addBond(i, j, 0.1, 0.0)
+    return marks
+
+
+def _bare_system(topology: Any, student: Any, **force_options: Any) -> Any:
     numbers, periodic = atoms_of(topology)
     force = openmm_force(student, numbers, pbc=periodic, **force_options)
     system = openmm.System()
@@ -170,10 +202,11 @@ def _indices(particles: Sequence[int] | None, count: int) -> list[int]:
     """Particles that are there, of so many; all of them for None."""
     if particles is None:
         return list(range(count))
-    wrong = [p for p in particles if not 0 <= p < count]
+    indices = indices_of(particles)
+    wrong = [p for p in indices if not 0 <= p < count]
     if wrong:
         raise CompactFFError(f"no particle {wrong[0]} among {count} atoms; allowed are 0 to {count - 1}")
-    return list(particles)
+    return indices
 
 
 def openmm_frame(structure: Structure) -> Structure:
@@ -257,19 +290,3 @@ def _waters(structure: Structure, molecules: Molecules) -> set[int]:
         found.setdefault(label, Counter())[symbol] += 1
     together = molecules.labels[:-2] == molecules.labels[2:]
     return {label for label in molecules.labels[:-2][together].tolist() if found[label] == WATER}
-
-
-def _molecule_marks(molecules: Molecules) -> Any:
-    """Bonds without force, which tell OpenMM what a molecule is.
-
-    A barostat moves molecules as a whole, which is accepted far more often than stretching every bond,
-    and wrapped output keeps them in one piece. Endless molecules (crystals) are left out: their atoms
-    move with the box one by one.
-    """
-    marks = openmm.HarmonicBondForce()
-    marks.setUsesPeriodicBoundaryConditions(True)
-    marks.setName("molecules (no force)")
-    for i, j in molecules.bonds.tolist():
-        if not molecules.endless[i]:
-            marks.addBond(i, j, 0.1, 0.0)
-    return marks

@@ -70,7 +70,7 @@ class CompactFFPotential:
         forceGroup: int,
         **options: Any,
     ) -> None:
-        """Add the student's force to a system.
+        """Add the student's force to a system, and to a periodic one what its molecules are.
 
         Parameters
         ----------
@@ -90,10 +90,10 @@ class CompactFFPotential:
             If an atom has no element or one that the student does not know, there are no atoms, an option
             is unknown, or charge or multiplicity are not 0 and 1: a student knows neither.
         """
-        from compactff_md.engines.openmm_force import openmm_force
-        from compactff_md.engines.openmm_system import atoms_of
+        from compactff_md.engines.openmm_force import indices_of, openmm_force
+        from compactff_md.engines.openmm_system import atoms_of, bonds_of, molecule_marks
 
-        particles = None if atoms is None else [int(atom) for atom in atoms]
+        particles = None if atoms is None else indices_of(atoms)
         numbers, boxed = atoms_of(topology, particles)
         own = _own(options, others_too=atoms is not None)
         force = openmm_force(
@@ -105,9 +105,14 @@ class CompactFFPotential:
             **(self.options | own),
         )
         # Where it interpolates, openmm-ml collects forces in a system of no particles and copies them there.
-        if (self.options | own)["force"] == "torchforce" and system.getNumParticles() == 0:
+        is_collection = system.getNumParticles() == 0
+        if (self.options | own)["force"] == "torchforce" and is_collection:
             raise CompactFFError("OpenMM crashes on copies of a TorchForce; interpolate with force='python'")
         system.addForce(force)
+        if force.usesPeriodicBoundaryConditions() and not is_collection:
+            marks = molecule_marks(bonds_of(topology, particles))
+            marks.setForceGroup(forceGroup)
+            system.addForce(marks)
 
     def getMLLongRange(self) -> bool:
         """Return False: a student sees nothing beyond its cutoff."""

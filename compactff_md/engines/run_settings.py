@@ -12,6 +12,8 @@ from compactff_md.errors import CompactFFError
 class RunSettings(BaseModel):
     """What the engines have in common; wrong settings raise :class:`CompactFFError` with what is allowed.
 
+    So do those that the ensemble has no use for, unless they are the defaults.
+
     Attributes
     ----------
     ensemble
@@ -37,6 +39,8 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: ClassVar[str] = "run"
+    # Settings that some ensembles alone use.
+    ensembles_of: ClassVar[dict[str, tuple[str, ...]]] = {"pressure_bar": ("npt",), "cell_changes": ("npt",)}
 
     ensemble: Literal["nve", "nvt", "npt"] = "nvt"
     temperature_K: float = Field(default=300.0, ge=0.0, le=20_000.0)
@@ -62,11 +66,21 @@ class RunSettings(BaseModel):
             raise ValueError("the run has no length: give steps (--steps 20000) or time_ps (--time 10ps)")
         if self.steps is not None and self.time_ps is not None:
             raise ValueError("the run has two lengths: give steps or time_ps, and not both")
-        if self.ensemble != "npt" and self.pressure_bar is not None:
-            raise ValueError(f"pressure_bar is for npt only, and the ensemble is {self.ensemble}")
+        if unused := self.unused():
+            allowed = " and ".join(self.ensembles_of[unused[0]])
+            raise ValueError(f"{unused[0]} is for {allowed} only, and the ensemble is {self.ensemble}")
         if self.ensemble == "npt" and self.temperature_K == 0.0:
             raise ValueError("npt needs a temperature above 0 K")
         return self
+
+    def unused(self) -> list[str]:
+        """Names of settings that differ from the defaults, and that the ensemble has no use for."""
+        fields = type(self).model_fields
+        return [
+            name
+            for name, ensembles in self.ensembles_of.items()
+            if self.ensemble not in ensembles and getattr(self, name) != fields[name].default
+        ]
 
     @property
     def total_steps(self) -> int:

@@ -324,6 +324,14 @@ class TestFolders:
         refused("export", student_file, "--out", tmp_path, words=["is a folder"])
         refused("export", student_file, "--out", tmp_path / "no" / "s.pt", words=["does not exist"])
 
+    @pytest.mark.parametrize("format", ["torchscript", "mliap"])
+    def test_export_onto_the_student(self, refused, tmp_path, student_file, format):
+        own = tmp_path / "student.safetensors"
+        own.write_bytes(student_file.read_bytes())
+        for name in (own, tmp_path):
+            refused("export", name, "--format", format, "--out", own, words=["is the student itself"])
+        assert own.read_bytes() == student_file.read_bytes()
+
     def test_nothing_to_resume(self, refused, tmp_path, water, student_file):
         pytest.importorskip("openmm")
         args = ("md", water, "--student", student_file, "--force", "python", "--steps", 2, "--resume")

@@ -21,6 +21,9 @@ def test_steps_or_time_give_the_length():
         ({"steps": 10, "temperature_K": -5}, "temperature_K is -5"),
         ({"steps": 10, "temperature_K": float("nan")}, "temperature_K is nan"),
         ({"steps": 10, "pressure_bar": 1.0}, "for npt only"),
+        ({"steps": 10, "cell_changes": "flexible"}, "cell_changes is for npt only, and the ensemble is nvt"),
+        ({"steps": 10, "barostat_interval": 5}, "barostat_interval is for npt only"),
+        ({"steps": 10, "ensemble": "nve", "friction_per_ps": 5}, "friction_per_ps is for nvt and npt only"),
         ({"steps": 10, "ensemble": "npt", "temperature_K": 0}, "temperature above 0 K"),
         (
             {"steps": 10, "temperature": 300},
@@ -40,3 +43,17 @@ def test_differences_are_named_but_for_what_may_change():
     other = MDSettings(time_ps=1, timestep_fs=1.0, seed=2)
     assert one.differences(other) == ["timestep_fs", "seed"]
     assert one.differences(MDSettings(**one.model_dump())) == []
+
+
+def test_what_the_ensemble_uses_and_defaults_are_taken():
+    assert MDSettings(steps=1, ensemble="npt", cell_changes="flexible", barostat_interval=5).unused() == []
+    assert MDSettings(steps=1, ensemble="nve", friction_per_ps=5, equilibration_ps=1).friction_per_ps == 5
+    assert MDSettings(steps=1, ensemble="nve", friction_per_ps=1.0, cell_changes="isotropic").unused() == []
+
+
+def test_settings_of_earlier_runs_are_read_without_what_they_did_not_use():
+    idle = {"cell_changes": "flexible", "friction_per_ps": 5.0}
+    plain = MDSettings(steps=1, ensemble="nve")
+    assert MDSettings.saved({**plain.model_dump(), **idle}).differences(plain) == []
+    warm = MDSettings(steps=1, ensemble="nve", equilibration_ps=1.0, friction_per_ps=5.0)
+    assert MDSettings.saved({**warm.model_dump(), **idle}) == warm

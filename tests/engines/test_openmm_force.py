@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from builders import assert_same, rotation
+from compactff_md import load
 from compactff_md.engines import openmm_force as module_under_test
 from compactff_md.engines.openmm_force import FORCES, openmm_force
 from compactff_md.engines.openmm_import import INSTALL, Missing, app, openmm, unit
@@ -229,3 +230,15 @@ def test_any_box_is_turned_into_openmms_form():
     )
     system = openmm.System()
     system.setDefaultPeriodicBoxVectors(*(turned.cell_A / 10.0 * unit.nanometer))  # raises where it is not
+
+
+def test_particles_may_come_from_a_generator_and_masks_are_refused():
+    known, atoms = load("organic-ultra-tiny"), ethanol()
+    made = known.openmm_force(atoms, "python", particles=(k for k in (2, 5, 0)))
+    assert list(made.getParticles()) == [2, 5, 0]
+    mask = np.arange(9) < 3
+    for wrong in (mask, mask.tolist(), [0.5], ["0"]):
+        with pytest.raises(CompactFFError, match=r"expected indices such as \[0, 1, 2\]: np.flatnonzero"):
+            known.openmm_force(atoms, "python", particles=wrong)
+    made = known.openmm_force(atoms, "python", particles=np.array([1, 2]))
+    assert list(made.getParticles()) == [1, 2]

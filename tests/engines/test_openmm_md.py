@@ -221,6 +221,27 @@ def test_a_start_that_fails_leaves_what_others_put_into_its_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.parametrize("name", ["topology.pdb", "failed.xyz", "restart_previous.xml"])
+@pytest.mark.parametrize("fields", [{}, {"platform": "TPU"}])
+def test_files_of_others_are_not_written_over(tmp_path, name, fields):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(CompactFFError, match=f"already holds {name}, which a run would write over"):
+        simulate(springs(ethanol()), settings(**fields), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_what_does_not_move_freely_is_refused_and_leaves_nothing(tmp_path):
+    massless, held = springs(ethanol()), springs(ethanol())
+    massless.system.setParticleMass(2, 0.0)
+    with pytest.raises(CompactFFError, match=r"particles \[2\] have no mass; expected atoms that all move"):
+        simulate(massless, settings(), tmp_path / "run")
+    held.system.addConstraint(0, 3, 0.109)
+    with pytest.raises(CompactFFError, match="has 1 constraints; expected none"):
+        simulate(held, settings(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 MORE_ROOM, SOUNDER = "fewer atoms, a smaller skin, or another platform", "try a smaller timestep"
 
 
@@ -302,3 +323,22 @@ def test_runs_of_constant_energy_have_the_mean_energy_of_the_equilibration(tmp_p
     dof = 3 * len(made.structure) - 6
     of_moments_eV = 8.617e-5 * 300 * np.sqrt(dof / 2)
     assert np.std(energies_eV) < 0.5 * of_moments_eV
+
+
+def test_the_mean_temperature_leaves_the_drawn_velocities_out(tmp_path):
+    result = simulate(springs(ethanol()), settings(), tmp_path / "run")
+    log = read_log(result.log)
+    assert result.temperature_K == pytest.approx(log["temperature_K"][1:].mean()) and result.frames == 4
+    short = simulate(springs(ethanol()), settings(steps=3), tmp_path / "short")
+    assert np.isnan(short.temperature_K) and short.frames == 0
+
+
+def test_a_minimisation_that_did_not_end_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(openmm_simulation, "minimise", lambda context, stop: False)
+    made = springs(ethanol())
+    strained = Structure(made.structure.positions_A * 1.05, made.structure.numbers)
+    made = type(made)(strained, made.topology, made.system)
+    with pytest.warns(
+        UserWarning, match=r"minimisation ended after 500 steps with a force of .* eV/A, above"
+    ):
+        assert simulate(made, settings(minimise=True), tmp_path / "run").completed

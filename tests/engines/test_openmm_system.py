@@ -4,10 +4,10 @@ import pytest
 from ase.constraints import FixAtoms
 
 from compactff_md.engines.openmm_import import app, unit
-from compactff_md.engines.openmm_system import create_system, prepare
+from compactff_md.engines.openmm_system import create_system, prepare, to_openmm
 from compactff_md.errors import CompactFFError
 from compactff_md.structure import Structure
-from openmm_builders import ethanol, student
+from openmm_builders import context, ethanol, student
 
 
 def masses_Da(system) -> list[float]:
@@ -50,3 +50,18 @@ def test_constraints_are_refused():
     with pytest.raises(CompactFFError, match=r"constraints \(FixAtoms\).*set_constraint\(\)"):
         prepare(atoms, student(), force="python")
     assert prepare(Structure.from_ase(atoms), student(), force="python")
+
+
+@pytest.mark.parametrize("side_A", [None, 20.0])
+def test_a_periodic_system_knows_the_molecules_of_its_topology(side_A):
+    atoms = ase.build.molecule("H2O")
+    atoms += ase.Atoms("OH2", atoms.positions + 5.0)
+    if side_A is not None:
+        atoms.set_cell([side_A] * 3)
+        atoms.set_pbc(True)
+    topology, positions = to_openmm(atoms)
+    made = create_system(topology, student(), force="python")
+    assert made.usesPeriodicBoundaryConditions() == (side_A is not None)
+    if side_A is not None:
+        molecules = context(made, positions.value_in_unit(unit.angstrom)).getMolecules()
+        assert [sorted(molecule) for molecule in molecules] == [[0, 1, 2], [3, 4, 5]]

@@ -49,6 +49,10 @@ def dipeptide(topology, positions) -> Structure:
     return Structure(positions.value_in_unit(unit.angstrom)[:22], numbers, cell, [box is not None] * 3)
 
 
+def molecule_sizes(made) -> set[int]:
+    return {len(molecule) for molecule in made.getMolecules()}
+
+
 def test_importing_openmmml_does_not_import_torch():
     code = (
         "import sys, openmmml; assert 'compactff' in openmmml.MLPotential._implFactories; "
@@ -83,9 +87,17 @@ def test_a_mixed_system(file, solvated, force):
     assert not forces[22:].any()
     _, all_forces = energy_and_forces(made)
     assert np.abs(all_forces[22:]).max() > 0.1
+    assert molecule_sizes(made) == molecule_sizes(context(classical, x)) == {3, 22}
     made.setVelocitiesToTemperature(300, 1)
     made.getIntegrator().step(20)
     assert np.isfinite(energy_and_forces(made)[0])
+
+
+def test_a_box_of_a_student_knows_its_molecules(file):
+    pdb = app.PDBFile(str(DIPEPTIDE))
+    pdb.topology.setPeriodicBoxVectors(3.0 * np.eye(3) * unit.nanometer)
+    system = openmmml.MLPotential("compactff", student=file).createSystem(pdb.topology)
+    assert molecule_sizes(context(system, pdb.positions.value_in_unit(unit.angstrom))) == {22}
 
 
 def test_interpolation_between_force_field_and_student(file, solvated):
