@@ -72,6 +72,7 @@ def variants(calls: int) -> dict[str, dict[str, Any]]:
         "dynamics of organic-ultra-tiny and a quarter in a round": sampled(driven(0, 0.75), rounds=a_round),
         "dynamics of organic-ultra-tiny alone, three times as far apart": sampled(driven(0, apart=6)),
         "the first with another seed": {**usual, "seed": 1},
+        "dynamics of organic-ultra-tiny alone, with another seed": {**sampled(driven(0)), "seed": 1},
     }
 
 
