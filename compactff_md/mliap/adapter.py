@@ -8,6 +8,7 @@ import os
 import platform
 from typing import Any
 
+import numpy as np
 import torch
 from ase.data import chemical_symbols
 from torch import Tensor
@@ -16,6 +17,7 @@ from compactff_md.artifact import student_from_bytes
 from compactff_md.errors import CompactFFError
 from compactff_md.memory import keep_memory
 from compactff_md.mliap.halo import KokkosHalo, NoHalo, OwnerHalo
+from compactff_md.mliap.masses import exchanged_types, foreign_types
 from compactff_md.mliap.messages import Messages, find_messages
 from compactff_md.mliap.pairs import pair_table
 from compactff_md.mliap.running import RunningLammps, find_running
@@ -102,7 +104,7 @@ class MLIAPStudent:
         self._steady: SteadySteps | None = None
         self._recordings: dict[tuple[int, int], Recording] = {}
         self._listed_ghosts = False
-        self._told_bonds = False
+        self._told_bonds = self._knows_masses = False
         self._kept: Tensor | None = None
 
     @property
@@ -158,6 +160,7 @@ class MLIAPStudent:
         step = read_step(data, self.element_types, self.num_known, self.shells)
         if self.running is not None and self.running.lists_are_new:
             self._check_bonds(self.running, step)
+            self._check_masses(self.running, data)
         if self.network.dtype_like().device != step.species.device:
             self.network = self.network.to(step.species.device)
         self._steady = self._steady_after(data, step)
@@ -237,7 +240,7 @@ class MLIAPStudent:
         self._owners = OwnerHalo(ids if order is None else ids[order.numpy()], step.num_owned, self.messages)
 
     def _on_any_rank(self, fact: bool) -> bool:
-        return fact if self.messages is None else bool(self.messages.gather(int(fact)).any())
+        return bool(self._highest(int(fact)))
 
     def _halo_without_messages(self, data: Any, step: Step) -> torch.nn.Module:
         """Ghosts have rows themselves, or none is a neighbour; other ranks may see it otherwise."""
@@ -270,6 +273,32 @@ class MLIAPStudent:
             raise self._stopped(message) if running.size == 1 or self.messages else CompactFFError(message)
         if first_rank(self._rank()):
             say(f"where the student's own atoms have bonds, {message}")
+
+    def _check_masses(self, running: RunningLammps, data: Any) -> None:
+        """Elements in an order that is not that of the types: LAMMPS and the student would not tell."""
+        if self._knows_masses or is_kokkos(data):  # whose host may have the types of an earlier order
+            return
+        self._knows_masses = True
+        masses_Da, count = running.masses_Da(), int(data.ntotal)
+        types = running.types(count)
+        elements: dict[int, str] = {}
+        for kind in range(1, len(masses_Da) + 1):
+            here = np.flatnonzero(types == kind)[:1]
+            element = self._highest(int(data.elems[here[0]]) if len(here) else -1)
+            if element >= 0:
+                elements[kind] = self.element_types[element]
+        of_types = dict(enumerate(masses_Da, 1))
+        if exchanged := exchanged_types(elements, of_types):
+            raise (self._stopped if running.size == 1 or self.messages else CompactFFError)(
+                f"the elements after pair_coeff * * are in another order than the atom types: {exchanged}"
+            )
+        foreign = foreign_types(elements, of_types, self.network.elements)
+        if foreign and first_rank(self._rank()):
+            say(f"is an element after pair_coeff * * wrong? {foreign}")
+
+    def _highest(self, number: int) -> int:
+        """Of all ranks."""
+        return number if self.messages is None else int(self.messages.gather(number).max())
 
     def _check_reach(self, running: RunningLammps) -> None:
         # Without messages, a rank with no such list goes on: it has to be ended.

@@ -131,6 +131,20 @@ class RunningLammps:
         ids = np.ctypeslib.as_array((kind * count).from_address(address)).astype(np.int64)
         return ids if ids.min() > 0 else None  # atoms without ids have zeros
 
+    def types(self, count: int) -> np.ndarray:
+        """Types of the first ``count`` atoms, ghosts too, shape (count,); from 1."""
+        address = self.library.lammps_extract_atom(self.handle, b"type") if count else None
+        if not address:
+            return np.zeros(0, dtype=np.int64)
+        return np.ctypeslib.as_array((ctypes.c_int32 * count).from_address(address)).astype(np.int64)
+
+    def masses_Da(self) -> list[float]:
+        """Masses of the types 1, 2, ...; none where every atom has its own."""
+        address, count = self.library.lammps_extract_atom(self.handle, b"mass"), self.setting("ntypes")
+        if not address or count < 1:
+            return []
+        return list((ctypes.c_double * (count + 1)).from_address(address))[1:]
+
     def _count(self, name: str) -> int:
         kind = ctypes.c_int64 if self.setting("bigint") == 8 else ctypes.c_int32
         return int(kind.from_address(self._global(name)).value)

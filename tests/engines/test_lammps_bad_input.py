@@ -53,6 +53,23 @@ def test_an_element_that_it_lacks_in_the_second_partition(folder):
     assert ran.code != 0 and "S, which the student does not know" in ran.err, ran.err
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_elements_in_another_order_than_the_types(folder, ranks):
+    wrong = text(folder).replace("* * H O", "* * O H")
+    ran = refused(wrong, folder, "another order than the atom types", "has the mass of H", ranks=ranks)
+    assert ran.err.count("compactff: ") == 1 and not (folder / "a.dump").exists()
+
+
+def test_an_element_in_the_place_of_another_is_told_and_heavy_hydrogen_is_not(folder):
+    export(network(["H", "C", "O"]), folder / "s.pt")
+    heavy = text(folder, name="a").replace("compute e", "mass 1 2.014\ncompute e")
+    carbon = text(folder, name="b").replace("* * H O", "* * H C")
+    ran = run_input(heavy + carbon, folder, 2)
+    assert ran.err.count("compactff: ") == 1, ran.err
+    assert "type 2 is C and has the mass of O (15.999)" in ran.err
+    assert (folder / "a.dump").exists() and (folder / "b.dump").exists()
+
+
 @pytest.mark.parametrize("elements", ["H", "H O H"])
 def test_too_few_or_too_many_elements(folder, elements):
     given = len(elements.split())

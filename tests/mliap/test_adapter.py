@@ -70,6 +70,12 @@ class Running:
     rank, size, lists_are_new, leaves_bonded_out = 0, 2, True, False
     has_one_reach, communication_cutoff_A, skin_A, step = True, None, 1.0, 7
 
+    def masses_Da(self):
+        return []  # as where every atom has its own
+
+    def types(self, count):
+        return np.ones(count, dtype=int)
+
 
 class EndedError(Exception):
     """Where a process would end."""
@@ -298,6 +304,21 @@ def test_a_rank_that_alone_sees_what_is_wrong_ends_all(ended, monkeypatch, reach
     with pytest.raises(EndedError):
         made.compute_forces(data)
     assert words in str(ended[0])
+
+
+@pytest.mark.parametrize(("size", "error"), [(1, StoppedError), (2, EndedError)])
+def test_masses_in_another_order_than_the_elements_end_it_on_every_rank(monkeypatch, ended, size, error):
+    made = adapter()
+    data = free_rank(made)
+    elements = [made.element_types[kind] for kind in data.elems]
+    assert elements == ["O", "H", "H"]
+    monkeypatch.setattr(Running, "size", size)
+    monkeypatch.setattr(Running, "types", lambda self, count: np.array([1, 2, 2])[:count])
+    monkeypatch.setattr(Running, "masses_Da", lambda self: [1.008, 15.999])
+    made.running = Running()
+    with pytest.raises(error) as caught:
+        made.compute_forces(data)
+    assert "type 1 is O and has the mass of H" in str((ended or [caught.value])[0])
 
 
 @pytest.mark.parametrize("others", [False, True])

@@ -11,7 +11,9 @@ class Library:
 
     def __init__(self, apis=(), **arrays):
         self.arrays = {name: np.array(values) for name, values in arrays.items()}
-        self.lammps_extract_setting = self._function(lambda _, name: {b"bigint": 8, b"tagint": 4}[name])
+        self.lammps_extract_setting = self._function(
+            lambda _, name: {b"bigint": 8, b"tagint": 4, b"ntypes": 2}[name]
+        )
         self.lammps_extract_global = self._function(lambda _, name: self._address(name.decode()))
         self.lammps_extract_atom = self._function(lambda _, name: self._address(name.decode()))
         self.lammps_get_mpi_comm = self._function(lambda _: 0)
@@ -59,6 +61,12 @@ def test_atoms_without_ids_have_zeros_in_their_place():
     assert running(id=np.array([3, 1], dtype=np.int32)).ids(2).tolist() == [3, 1]
     assert running(id=np.array([0, 0], dtype=np.int32)).ids(2) is None and running().ids(2) is None
     assert running().ids(0).tolist() == []
+
+
+def test_types_and_their_masses_begin_at_one():
+    asked = running(mass=[0.0, 1.008, 15.999], type=np.array([2, 1, 1], dtype=np.int32))
+    assert asked.masses_Da() == [1.008, 15.999] and asked.types(2).tolist() == [2, 1]
+    assert asked.types(0).tolist() == [] and running().masses_Da() == []
 
 
 class Interface:
