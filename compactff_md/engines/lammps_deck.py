@@ -18,7 +18,7 @@ from ase.io.lammpsdata import write_lammps_data
 from compactff_md.artifact import StudentMetadata
 from compactff_md.engines.lammps_settings import DeckSettings
 from compactff_md.engines.lammps_text import deck_text
-from compactff_md.engines.md_velocities import degrees_of_freedom, runaway_temperature_K
+from compactff_md.engines.md_velocities import degrees_of_freedom, runaway_rise_eV, runaway_temperature_K
 from compactff_md.errors import CompactFFError
 from compactff_md.export.mliap import export_mliap
 from compactff_md.files import write_json, write_text
@@ -35,8 +35,6 @@ OF_A_RUN = re.compile(r"log(\.\d+)?\.lammps|trajectory(\.\d+)?\.lammpstrj|final\
 MARGIN_A = 5.0
 # How far masses of one element may be apart: other tables of standard weights, and no isotopes.
 SAME_MASS = 1e-3
-# How many times the mean thermal energy the potential may rise above that of the start.
-HIGHEST_RISE = 10.0
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,6 @@ def deck_facts(atoms: ase.Atoms, network: StudentNetwork, settings: DeckSettings
     warmest_K = settings.temperature_K
     if _has_velocities(atoms):
         warmest_K = max(warmest_K, 2.0 * atoms.get_kinetic_energy() / (max(moving, 1) * ase.units.kB))
-    highest_K = runaway_temperature_K(warmest_K, max(moving, 1))
     return {
         "elements": elements,
         "boundary": _boundary(atoms),
@@ -140,9 +137,8 @@ def deck_facts(atoms: ase.Atoms, network: StudentNetwork, settings: DeckSettings
         "has_velocities": _has_velocities(atoms),
         "is_turning": is_turning,
         "stopped": 3 * len(atoms) - moving,
-        "highest_K": highest_K,
-        # Bonds, melting and reactions take up as much as the heat or a few times that.
-        "highest_rise_eV": 1.5 * ase.units.kB * max(HIGHEST_RISE * warmest_K, highest_K),
+        "highest_K": runaway_temperature_K(warmest_K, moving),
+        "highest_rise_eV": runaway_rise_eV(warmest_K, moving),
         "reach_A": network.receptive_field_A + settings.skin_A,
         "student": STUDENT,
         "data": DATA,

@@ -45,6 +45,11 @@ class DeckSettings(RunSettings):
     """
 
     kind: ClassVar[str] = "deck"
+    ensembles_of: ClassVar[dict[str, tuple[str, ...]]] = {
+        **RunSettings.ensembles_of,
+        "thermostat": ("nvt", "npt"),
+        "damping_fs": ("nvt", "npt"),
+    }
 
     thermostat: Literal["nose-hoover", "langevin"] = "nose-hoover"
     damping_fs: float = Field(default=100.0, gt=0.0)
@@ -61,23 +66,18 @@ class DeckSettings(RunSettings):
     def _possible(self) -> Self:
         if self.ensemble == "nvt" and self.temperature_K == 0.0:
             raise ValueError("nvt needs a temperature above 0 K")
-        self._check_ensemble()
+        if self.ensemble == "npt" and self.thermostat != "nose-hoover":
+            raise ValueError(f"thermostat {self.thermostat} is for nvt only: npt has nose-hoover")
         if self.kokkos and self.ghost_neighbours:
             raise ValueError("ghost_neighbours is for LAMMPS' plain build: with kokkos, LAMMPS exchanges")
         return self
 
-    def _check_ensemble(self) -> None:
-        """Refuse what was given and is not used; npt has a thermostat, and it is nose-hoover."""
-        given, ensemble = self.model_fields_set, self.ensemble
-        if "thermostat" in given and (
-            ensemble == "nve" or (self.thermostat != "nose-hoover" and ensemble == "npt")
-        ):
-            has = "has none" if ensemble == "nve" else "has nose-hoover"
-            raise ValueError(f"thermostat is for nvt only, and the ensemble is {ensemble}, which {has}")
-        if "cell_changes" in given and ensemble != "npt":
-            raise ValueError(f"cell_changes is for npt only, and the ensemble is {ensemble}")
-        if "damping_fs" in given and ensemble == "nve":
-            raise ValueError("damping_fs is of a thermostat, which nve has not: give it for nvt or npt")
+    def unused(self) -> list[str]:
+        """As in :class:`RunSettings`, and what is given as the default is: a deck is read by people."""
+        given = {name for name in self.model_fields_set if getattr(self, name) is not None}
+        return [
+            name for name, used in self.ensembles_of.items() if name in given and self.ensemble not in used
+        ]
 
     def time(self, femtoseconds: float) -> float:
         """A time in the deck's units."""

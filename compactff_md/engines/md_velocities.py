@@ -97,3 +97,13 @@ def runaway_temperature_K(target_K: float, dof: int) -> float:
     """
     fluctuation = 1.0 + 2.0 * math.sqrt(25.0 / max(dof, 1)) + 50.0 / max(dof, 1)
     return max(5.0 * target_K, target_K + 2000.0, fluctuation * target_K)
+
+
+def runaway_rise_eV(target_K: float, dof: int) -> float:
+    """Potential energy an atom, above that of the start, that a sound run does not reach, in eV.
+
+    Bonds, melting, boiling and reactions take up as much as the heat or a few times that, atoms that have
+    flown apart some eV. It is ten times the mean thermal energy, or what harmonic atoms have at
+    :func:`runaway_temperature_K` where that is more.
+    """
+    return 1.5 * KB_EV_PER_K * max(10.0 * target_K, runaway_temperature_K(target_K, dof))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from compactff_md.engines.md_velocities import KB_KJ_PER_MOL_K, runaway_temperature_K, temperature_of
+from compactff_md.engines.md_velocities import runaway_rise_eV, runaway_temperature_K, temperature_of
 from compactff_md.units import KJ_PER_MOL_TO_EV
 
 ADVICE = "try a smaller timestep, minimise first, or train the student on structures like these"
@@ -35,9 +35,8 @@ class Watch:
     """Looks at the energies of a simulation, all in kJ/mol.
 
     A thermostat cools within a few hundred steps what has flown apart, but its potential energy stays up:
-    it is that of free atoms, some eV an atom above a molecule's. The limit, 0.3 eV an atom at 300 K, is what
-    harmonic atoms have at the limit of the temperature: heating, melting and boiling stay below it, and a
-    structure that relaxes goes down. Work of a barostat is added.
+    it is that of free atoms, some eV an atom above a molecule's. The limit is 0.39 eV an atom at 300 K;
+    a structure that relaxes goes down. Work of a barostat is added.
 
     Parameters
     ----------
@@ -56,7 +55,8 @@ class Watch:
     ) -> None:
         self.temperature_K, self.dof = temperature_K, dof
         self.hottest_K = slack * runaway_temperature_K(temperature_K, dof)
-        self.highest_rise = 1.5 * num_atoms * KB_KJ_PER_MOL_K * self.hottest_K + work
+        rise_eV = slack * num_atoms * runaway_rise_eV(temperature_K, dof)
+        self.highest_rise = rise_eV / KJ_PER_MOL_TO_EV + work
         self._first: float | None = None
 
     def check(self, potential: float, kinetic: float, when: str = "") -> None:

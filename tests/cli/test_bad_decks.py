@@ -18,16 +18,16 @@ class TestDecks:
             (("--steps", 10, "--repeat", 1, 1, 0), ["--repeat is 1 1 0", "1 or more"]),
             (
                 ("--steps", 10, "--ensemble", "nve", "--thermostat", "langevin"),
-                ["nvt only", "nve", "has none"],
+                ["thermostat is for nvt and npt only", "is nve"],
             ),
             (
                 ("--steps", 10, "--ensemble", "npt", "--thermostat", "langevin"),
-                ["is npt, which has nose-hoover"],
+                ["langevin is for nvt only", "npt has nose-hoover"],
             ),
             (("--steps", 10, "--set", "cell_changes=flexible"), ["cell_changes is for npt only", "is nvt"]),
             (
                 ("--steps", 10, "--ensemble", "nve", "--set", "damping_fs=50"),
-                ["damping_fs is of a thermostat"],
+                ["damping_fs is for nvt and npt only", "is nve"],
             ),
             (("--steps", 10, "--set", "skin=1"), ["unknown setting 'skin'", "skin_A"]),
         ],
