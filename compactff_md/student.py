@@ -125,9 +125,17 @@ class Student:
             A key of ``compactff_md.export.FORMATS``.
         options
             Of that format.
+
+        Raises
+        ------
+        CompactFFError
+            If ``path`` is the student's own file, or as :func:`compactff_md.export.export_student` says.
         """
+        path = Path(path)
+        if self.path is not None and path.exists() and path.samefile(self.path):
+            raise CompactFFError(f"{path} is the student itself, which would be lost; choose another file")
         export_student(self.network, self.metadata, path, format=format, **options)
-        return Path(path)
+        return path
 
     def save(self, path: str | Path) -> Path:
         """Write the student file; return the path."""

@@ -11,3 +11,8 @@ class Notes(Reporter):
 
     def note(self, message: str) -> None:
         self.notes.append(message)
+
+
+def flat(text: str) -> str:
+    """Text without the frames and line ends that rich adds."""
+    return " ".join(text.replace("│", " ").split())

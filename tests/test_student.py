@@ -88,6 +88,9 @@ def test_export(student, tmp_path):
     assert forces.numpy() == pytest.approx(atoms.get_forces(), abs=1e-4)
     with pytest.raises(CompactFFError, match="unknown export format 'lammps'; allowed are"):
         student.export(tmp_path / "x", format="lammps")
+    own = load(student.save(tmp_path / "own.safetensors"))
+    with pytest.raises(CompactFFError, match="is the student itself"):
+        own.export(tmp_path / "own.safetensors")
 
 
 @pytest.mark.parametrize("force", ["torchforce", "python"])

@@ -39,8 +39,6 @@ def export(
 ) -> None:
     """Write a student for another program, checked against the student itself."""
     loaded = load(student)
-    if loaded.path is not None and out.exists() and out.samefile(loaded.path):
-        raise CompactFFError(f"--out {out} is the student itself, which would be lost; choose another file")
     options = given(dtype=dtype, skin_A=skin)
     if format == "torchscript":
         options.update(_for_torchscript(loaded, structure))

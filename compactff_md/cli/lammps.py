@@ -46,7 +46,7 @@ def lammps(
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="On this machine, with --kokkos.")] = 1,
     var: Variables = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew where the folder holds a run.")
+        bool, typer.Option("--overwrite", help="Begin anew where the folder holds a run, which is removed.")
     ] = False,
     show: Annotated[bool, typer.Option("--show", help="Print the command and its variables only.")] = False,
 ) -> None:
@@ -69,13 +69,16 @@ def lammps(
         return
     options = [*(["--ranks", str(ranks)] if ranks > 1 else []), *(["--kokkos"] if kokkos else [])]
     options += ["--gpus", str(gpus)] if gpus > 1 else []
-    if plan.path.name == DECK and not overwrite and (left := run_there(plan.path.parent)):
+    left = run_there(plan.path.parent) if plan.path.name == DECK else []
+    if left and not overwrite:
         names = ", ".join(path.name for path in left)
         how = _going_on(plan, options) or "take another folder, as there is no restart file to go on from"
         raise CompactFFError(
             f"{plan.path.parent} holds a run ({names}), which {DECK} would begin anew; allow --overwrite, "
             f"or {how}"
         )
+    for path in left:  # the new run would be mixed with them, and go on from their restart files
+        path.unlink()
     try:
         code = _run(found, plan, words, ranks)
     except KeyboardInterrupt as error:

@@ -136,9 +136,13 @@ class RunFolder:
             raise CompactFFError(f"no run to resume in {self.path}: it has no settings.json")
         try:
             found = json.loads(self.settings.read_text())
-            before = MDSettings.saved(found["settings"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise CompactFFError(f"{self.settings} cannot be read: {error}") from error
+        if not (isinstance(found, dict) and isinstance(found.get("settings"), dict)):
+            raise CompactFFError(
+                f"no run to resume in {self.path}: its settings.json is of a LAMMPS deck or another program"
+            )
+        before = MDSettings.saved(found["settings"])
         different = settings.differences(before) + [k for k in identity if found.get(k) != identity[k]]
         if different:
             raise CompactFFError(

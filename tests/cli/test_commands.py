@@ -1,37 +1,25 @@
 """Every command as a user calls it, at the smallest size that still does everything."""
 
 import json
-import os
-import shlex
 import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from ase.io import read
 
 from compactff_md import load
 from compactff_md.cli import group
-from compactff_md.cli import lammps as lammps_command
-from compactff_md.cli.dynamics import picoseconds
-from compactff_md.engines.lammps_installation import Lammps
 from compactff_md.errors import CompactFFError
-from lammps_builders import lammps
+from reporters import flat
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 COMMANDS = ("distill", "train", "evaluate", "export", "md", "deck", "lammps", "info", "doctor")
 DISTILL = ("distill", "--teacher", "ase.calculators.emt:EMT", "--size", "ultra-tiny", "--temperature", "300")
 FEW = ("--frames", "24", "--set", "sampling.test_frames=2", "--set", "sampling.equilibration_steps=1")
-
-
-def flat(text: str) -> str:
-    """Text without the frames and line ends that rich adds."""
-    return " ".join(text.replace("│", " ").split())
 
 
 class TestHelp:
@@ -168,201 +156,6 @@ print(float(energy))
 """
         done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-
-
-class TestDeckAndLammps:
-    def test_a_folder_that_runs(self, run, tmp_path, student_file, water):
-        found = lammps()
-        out = tmp_path / "deck"
-        args = ("deck", water, "--student", student_file, "--ensemble", "nve", "--steps", 20)
-        shown = run(*args, "--set", "thermo_interval=10", "--out", out)
-        assert shown.exit_code == 0, shown.output
-        assert "compactff lammps" in shown.stdout and "lmp -in in.lammps" in shown.stdout
-        names = {"system.data", "student.mliap.pt", "in.lammps", "continue.lammps", "deck.json"}
-        assert {path.name for path in out.iterdir()} == names
-        told = run("lammps", out, "--ranks", 2, "--var", "steps=10", "--show")
-        assert "-n 2" in told.stdout and "-var steps 10" in told.stdout and "PYTHONPATH=" in told.stdout
-        done = run("lammps", out)
-        assert done.exit_code == 0, done.output
-        assert "Loop time" in done.stdout and (out / "final.restart").is_file()
-        assert str(found.executable) in told.stdout.replace("\n", "")
-
-    def test_its_exit_code_is_that_of_lammps(self, run, tmp_path):
-        lammps()
-        (tmp_path / "in.lammps").write_text("units nonsense\n")
-        assert run("lammps", tmp_path).exit_code == 1
-
-    @pytest.mark.parametrize(
-        "value", ["yes", "0100", "12:30", "null", "1_000", "0x10", ".5", "C O # x", "[1, 2]", "a=b", ""]
-    )
-    def test_variables_reach_lammps_as_they_are_given(self, run, tmp_path, monkeypatch, value):
-        (tmp_path / "in.lammps").write_text("run 5\n")
-        monkeypatch.setattr(lammps_command, "find_lammps", lambda: Lammps(Path("lmp"), "", (), (), True))
-        shown = run("lammps", tmp_path, "--var", f"v={value}", "--show")
-        assert shlex.split(shown.stdout)[-2:] == ["v", value], shown.output
-
-    def test_ctrl_c_tells_how_it_goes_on_and_the_same_command_overwrites_nothing(
-        self, run, refused, tmp_path, monkeypatch
-    ):
-        def interrupted(found, plan, *_):
-            """In place of LAMMPS: write what the first half of a run leaves."""
-            started.append(plan.path.name)
-            for age, name in enumerate(names):
-                (tmp_path / name).write_text("")
-                os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
-            raise KeyboardInterrupt
-
-        found = Lammps(Path("lmp"), "1 Jan 2030", (), ("CUDA",), True)
-        monkeypatch.setattr(lammps_command, "find_lammps", lambda: found)
-        monkeypatch.setattr(lammps_command, "run_deck", interrupted)
-        for name in ("in.lammps", "continue.lammps"):
-            (tmp_path / name).write_text("run 5\n")
-        started, names = [], []
-        result = run("lammps", tmp_path)
-        assert (result.exit_code, flat(result.stderr)) == (130, "error: interrupted")
-        names += ["restart.b", "restart.a"]  # the newest first
-        result = run("lammps", tmp_path, "--kokkos")  # again, as there was nothing to go on from
-        going_on = f"go on with: compactff lammps {tmp_path}/continue.lammps --kokkos --var from=restart.b"
-        assert result.exit_code == 130 and f"interrupted; {going_on} --var part=2 (" in result.stderr
-        refused("lammps", tmp_path, "--kokkos", words=["holds a run", "--overwrite", going_on])
-        assert started == ["in.lammps"] * 2
-        run("lammps", tmp_path, "--overwrite")
-        names += ["log.2.lammps", "final.restart"]
-        result = run("lammps", tmp_path / "continue.lammps")
-        assert "--var from=restart.b --var part=3 (" in result.stderr
-        assert started == ["in.lammps"] * 3 + ["continue.lammps"]
-
-    def test_what_a_run_left_is_not_overwritten_before_its_first_restart_file(
-        self, run, refused, tmp_path, student_file, water, monkeypatch
-    ):
-        def interrupted(*_):
-            (out / "log.lammps").write_text("   Step          Temp\n         0   300\n")
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(lammps_command, "find_lammps", lambda: Lammps(Path("lmp"), "", (), (), True))
-        monkeypatch.setattr(lammps_command, "run_deck", interrupted)
-        out = tmp_path / "deck"
-        assert run("deck", water, "--student", student_file, "--steps", 20, "--out", out).exit_code == 0
-        assert "restart         1000 restart.a restart.b" in (out / "in.lammps").read_text()
-        (out / "log.lammps").write_text("LAMMPS\nERROR: no Python\n")  # came to no step
-        result = run("lammps", out)
-        assert result.exit_code == 130 and "no restart file yet" in flat(result.stderr)
-        refused(
-            "lammps", out, words=["holds a run (log.lammps)", "--overwrite", "no restart file to go on from"]
-        )
-        assert run("lammps", out, "--overwrite").exit_code == 130
-
-    def test_a_run_that_blew_up_is_explained(self, run, tmp_path, monkeypatch):
-        def blown_up(found, plan, words, ranks, line, step):
-            line("ERROR: Fix halt condition for fix-id energy_ran_away met on step 50 with value 56.3")
-            return 1
-
-        monkeypatch.setattr(lammps_command, "find_lammps", lambda: Lammps(Path("lmp"), "", (), (), True))
-        monkeypatch.setattr(lammps_command, "run_deck", blown_up)
-        (tmp_path / "in.lammps").write_text("run 5\n")
-        result = run("lammps", tmp_path)
-        assert result.exit_code == 1 and "the run blew up" in result.stderr
-
-    def test_mdanalysis_reads_what_the_deck_writes(self, run, tmp_path, student_file, water):
-        lammps()
-        mda = pytest.importorskip("MDAnalysis")
-        out = tmp_path / "deck"
-        args = ("deck", water, "--student", student_file, "--ensemble", "nvt", "--steps", 4)
-        assert run(*args, "--set", "trajectory_interval=2", "--out", out).exit_code == 0
-        assert run("lammps", out).exit_code == 0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            universe = mda.Universe(
-                str(out / "system.data"),
-                str(out / "trajectory.lammpstrj"),
-                atom_style="id type x y z",
-                format="LAMMPSDUMP",
-            )
-            frames = [frame.positions.copy() for frame in universe.trajectory]
-        assert len(frames) == 3 and frames[0].shape == (3, 3)
-        assert not np.array_equal(frames[0], frames[2])
-
-
-class TestMD:
-    @pytest.fixture(autouse=True)
-    def _openmm(self):
-        pytest.importorskip("openmm")
-
-    def test_run_and_resume(self, run, tmp_path, student_file, water):
-        out = tmp_path / "md"
-        args = (
-            "md",
-            water,
-            "--student",
-            student_file,
-            "--ensemble",
-            "nvt",
-            "--temperature",
-            50,
-            "--force",
-            "python",
-        )
-        args += ("--platform", "Reference", "--set", "report_interval=5", "--set", "trajectory_interval=5")
-        result = run(*args, "--time", "10fs", "--out", out)
-        assert result.exit_code == 0, result.output
-        shown = flat(result.stdout)
-        assert "0.01 ps (20 steps) on Reference" in shown and "total energy: drift" not in shown
-        for name in ("topology.pdb", "trajectory.xtc", "log.csv", "restart.xml"):
-            assert (out / name).is_file() and name in shown
-        longer = run(*args, "--time", "20fs", "--out", out, "--resume")
-        assert longer.exit_code == 0, longer.output
-        rows = np.loadtxt(out / "log.csv", delimiter=",", skiprows=1)
-        assert rows[:, 0].tolist() == list(range(0, 41, 5))
-
-    def test_drift_is_told_where_energy_is_conserved(self, run, tmp_path, student_file, water):
-        args = ("md", water, "--student", student_file, "--ensemble", "nve", "--force", "python")
-        result = run(*args, "--steps", 4, "--set", "report_interval=1", "--out", tmp_path / "md")
-        assert "total energy: drift" in result.stdout, result.output
-
-    def test_masses_in_the_file_are_obeyed(self, run, tmp_path, student_file, water):
-        atoms = read(water)
-        atoms.set_masses([15.999, 2.014, 2.014])
-        atoms.write(tmp_path / "heavy.xyz")
-        args = ("md", tmp_path / "heavy.xyz", "--student", student_file, "--force", "python", "--steps", 2)
-        result = run(*args, "--out", tmp_path / "md")
-        assert result.exit_code == 0, result.output
-        written = json.loads((tmp_path / "md" / "settings.json").read_text())
-        assert written["masses"]["sum_Da"] == pytest.approx(20.027)
-
-    def test_stopped_simulation_ends_with_1_and_keeps_all(self, run, tmp_path, wild_student, water):
-        out = tmp_path / "md"
-        args = ("md", water, "--student", wild_student, "--ensemble", "nve", "--force", "python")
-        result = run(*args, "--timestep", 10, "--steps", 2000, "--set", "report_interval=1", "--out", out)
-        assert result.exit_code == group.EXIT_STOPPED, result.output
-        assert result.stderr.count("error: ") == 1 and "Traceback" not in result.output
-        assert len((out / "log.csv").read_text().splitlines()) >= 2
-
-    def test_ctrl_c_leaves_a_run_that_resumes(self, tmp_path, student_file, water):
-        out = tmp_path / "md"
-        command = [sys.executable, "-m", "compactff_md", "md", str(water), "--student", str(student_file)]
-        command += ["--force", "python", "--time", "1us", "--out", str(out), "--set", "report_interval=10"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not (out / "log.csv").exists():
-            time.sleep(0.05)
-        time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
-        shown, errors = process.communicate(timeout=60)
-        assert process.returncode == 128 + signal.SIGINT, errors
-        assert "--resume" in shown and "Traceback" not in errors
-        assert (out / "restart.xml").is_file()
-
-    @pytest.mark.parametrize(
-        ("text", "time_ps"),
-        [("10ps", 10), ("1 ns", 1000), ("500fs", 0.5), ("2", 2), ("1e-3us", 1000), (None, None)],
-    )
-    def test_times(self, text, time_ps):
-        assert picoseconds(text, "--time") == pytest.approx(time_ps)
-
-    @pytest.mark.parametrize("text", ["", "ps", "-1ps", "1.2.3ps", "10 PS", "nan"])
-    def test_what_is_no_time(self, text):
-        with pytest.raises(CompactFFError, match="expected a time such as"):
-            picoseconds(text, "--time")
 
 
 class TestInfo:

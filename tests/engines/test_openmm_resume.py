@@ -144,6 +144,14 @@ def test_a_run_whose_settings_say_nothing_of_masses_goes_on(tmp_path, network):
     ).completed
 
 
+@pytest.mark.parametrize("written", [{"ensemble": "nvt", "thermo_interval": 100}, [], {"settings": 3}])
+def test_settings_of_something_else_are_no_run(tmp_path, written):
+    """Decks of earlier versions had a file of that name."""
+    (tmp_path / "settings.json").write_text(json.dumps(written))
+    with pytest.raises(CompactFFError, match=r"no run to resume in .* of a LAMMPS deck or another program"):
+        simulate(springs(ethanol()), settings(), tmp_path, resume=True)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_in_order(tmp_path, number):
     made = springs(ethanol())
