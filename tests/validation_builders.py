@@ -14,6 +14,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from compactff_md.neighbours import pair_list
 from compactff_md.structure import Structure
 from compactff_md.validation.campaign import Campaign
+from compactff_md.validation.run import Run
 from compactff_md.validation.settings import SuiteSettings
 from compactff_md.validation.stages import Stages
 from compactff_md.validation.subject import Subject
@@ -145,3 +146,25 @@ def verdicts(section) -> dict[str, str]:
 
 def with_settings(base: Campaign, **changes) -> Campaign:
     return replace(base, settings=base.settings.model_copy(update=changes), _kept={})
+
+
+def gas(seed: int, frames: int = 40, count: int = 24, side_A: float = 12.0) -> Run:
+    """Random walks of two kinds of atoms in a box."""
+    rng = np.random.default_rng(seed)
+    start = rng.random((count, 3)) * side_A
+    positions = start + np.cumsum(rng.normal(scale=0.2, size=(frames, count, 3)), axis=0)
+    return Run(
+        time_ps=0.1 * np.arange(frames),
+        potential_eV=np.zeros(frames),
+        kinetic_eV=np.zeros(frames),
+        positions_A=positions,
+        velocities_A_per_fs=np.zeros_like(positions),
+        numbers=np.repeat([8, 18], count // 2),
+        cell_A=np.repeat(side_A * np.eye(3)[None], frames, axis=0),
+        pbc=np.ones(3, dtype=bool),
+        masses_Da=np.repeat([15.999, 39.95], count // 2),
+        timestep_fs=1.0,
+        temperature_K=300.0,
+        dof=3 * count - 3,
+        engine="by hand",
+    )
