@@ -7,6 +7,7 @@ import json
 import math
 import os
 import secrets
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -71,6 +72,26 @@ def write_json(path: str | Path, content: Any) -> None:
         If something in ``content`` has no JSON form, or as in :func:`atomic_write`.
     """
     write_text(path, json.dumps(plain(content), indent=2) + "\n")
+
+
+def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
+    """Read an npz file whole.
+
+    Raises
+    ------
+    CompactFFError
+        If it is missing or damaged, which asks to delete it.
+    """
+    try:
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+            return {name: content[name] for name in content.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: str | Path, error: Exception) -> CompactFFError:
+    """What is said of a file of our own that is damaged; to be raised."""
+    return CompactFFError(f"{path} cannot be read: {error}; delete it and run again")
 
 
 def plain(content: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from compactff_md.engines.md_velocities import (
     runaway_temperature_K,
 )
 from compactff_md.errors import CompactFFError
-from compactff_md.files import atomic_write
+from compactff_md.files import atomic_write, read_arrays, unreadable
 from compactff_md.structure import Structure
 from compactff_md.units import NM_TO_A
 from compactff_md.validation.run import Run
@@ -252,9 +251,8 @@ class _Saved:
         if self.path is None or not self.path.is_file():
             return False
         mover, atoms = self.mover, self.mover.atoms
+        found = read_arrays(self.path)
         try:
-            with np.load(self.path, allow_pickle=False) as content:
-                found = {name: content[name] for name in content.files}
             atoms.set_cell(found["cell"])
             atoms.positions[:] = found["positions"]
             mover.velocities, mover.forces = found["velocities"], found["forces"]
@@ -262,8 +260,8 @@ class _Saved:
             mover.rng.bit_generator.state = json.loads(str(found["random_state"]))
             columns = (found[f"column_{k}"] for k in range(COLUMNS))
             self.recorder.rows = list(zip(*columns, strict=True))
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            raise CompactFFError(f"{self.path} cannot be read: {error}; delete it and run again") from error
+        except (ValueError, KeyError) as error:
+            raise unreadable(self.path, error) from error
         return True
 
     def write_now_and_then(self) -> None:

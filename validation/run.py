@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import ase
 import ase.io
 import numpy as np
 from ase import units
 
-from compactff_md.errors import CompactFFError
-from compactff_md.files import atomic_write
+from compactff_md.files import atomic_write, read_arrays
 from compactff_md.structure import Structure
 
 FRAMES_TO_LOOK_AT = 200
@@ -122,10 +120,5 @@ def load_run(path: Path) -> Run:
     CompactFFError
         If the file is damaged.
     """
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            found = {name: content[name] for name in content.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise CompactFFError(f"{path} cannot be read: {error}; delete it and run again") from error
-    plain = {name: value.item() if value.ndim == 0 else value for name, value in found.items()}
+    plain = {name: value.item() if value.ndim == 0 else value for name, value in read_arrays(path).items()}
     return Run(**plain)

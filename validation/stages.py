@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from compactff_md.errors import CompactFFError
-from compactff_md.files import atomic_write, plain, write_json
+from compactff_md.files import atomic_write, plain, read_arrays, unreadable, write_json
 from compactff_md.locks import lock
 from compactff_md.validation.outcome import Section, from_plain, to_plain
 from compactff_md.validation.run import Run, load_run, save_run
@@ -90,11 +89,7 @@ class Stages:
                 made: dict[str, Any] = {**make()}
                 with atomic_write(path) as temporary, temporary.open("wb") as stream:
                     np.savez(stream, **made)
-        try:
-            with np.load(path, allow_pickle=False) as content:
-                return {key: content[key] for key in content.files}
-        except (OSError, ValueError, EOFError, BadZipFile) as error:
-            raise CompactFFError(f"{path} cannot be read: {error}; delete it and run again") from error
+        return read_arrays(path)
 
     def section(self, name: str, make: Callable[[], Section]) -> Section:
         """What a test found, kept like runs."""
@@ -104,7 +99,7 @@ class Stages:
         try:
             return from_plain(json.loads(path.read_text()))
         except (ValueError, KeyError, TypeError) as error:
-            raise CompactFFError(f"{path} cannot be read: {error}; delete it and run again") from error
+            raise unreadable(path, error) from error
 
     def finished(self, name: str) -> bool:
         """Whether a section is there."""

@@ -255,6 +255,24 @@ def test_a_run_that_ends_at_once_has_a_row(tmp_path, together):
     assert "| - |" in markdown([replace(row, mean_K=None)])
 
 
+def test_a_warming_up_that_fails_leaves_no_drift(tmp_path, together):
+    class Late(Nothing):
+        """Fails after the 20 steps of the equilibration and the 200 of the piece."""
+
+        left = 230
+
+        def calculate(self, atoms=None, properties=None, system_changes=None):
+            super().calculate(atoms, properties, system_changes)
+            self.left -= 1
+            if self.left < 0:
+                raise RuntimeError("no more")
+
+    row = run(tmp_path, together, Late())
+    assert row.mean_K is not None and row.drift_meV_per_atom_ps is None and not row.failure
+    assert [path.stem for path in tmp_path.rglob("*nve*.npz")] == []
+    assert "| - |" in markdown([row])
+
+
 def test_pieces_of_other_lengths_are_not_put_together(tmp_path, together):
     run(tmp_path, together, Nothing(), time_ps=0.14, piece_ps=0.1)
     with pytest.raises(CompactFFError, match="another --piece-ps"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from compactff_md.errors import CompactFFError
+from compactff_md.structure import Structure
 from compactff_md.validation import engine_ase
 from compactff_md.validation.engine_ase import ASEEngine
 from compactff_md.validation.task import Task
@@ -75,8 +76,20 @@ def test_a_report_goes_on_in_the_middle_of_a_teachers_replica(tmp_path):
 
 
 def test_a_damaged_file_is_not_gone_on_from(tmp_path):
-    (tmp_path / "unfinished.npz").write_bytes(b"half")
-    with pytest.raises(CompactFFError, match="delete it and run again"):
-        ASEEngine(PairPotential()).run(
-            molecule(), Task("nvt", 300.0, 1.0, 4, 2, 1), unfinished=tmp_path / "unfinished.npz"
-        )
+    path, task = tmp_path / "unfinished.npz", Task("nvt", 300.0, 1.0, 40, 4, 1)
+    with pytest.raises(Killed):
+        ASEEngine(Mortal(20)).run(molecule(), task, unfinished=path)
+    for content in (b"half", path.read_bytes()[:1000]):
+        path.write_bytes(content)
+        with pytest.raises(CompactFFError, match="delete it and run again"):
+            ASEEngine(PairPotential()).run(molecule(), task, unfinished=path)
+
+
+def test_the_thermostat_does_not_kick_along_the_velocities_that_were_drawn():
+    """Free atoms, and a friction that leaves exp(-2) of their velocities after a step."""
+    sites = 6.0 * np.stack(np.meshgrid(*[np.arange(9)] * 3), -1).reshape(-1, 3)
+    run = ASEEngine(PairPotential()).run(
+        Structure(sites, [6] * len(sites)), Task("nvt", 300.0, 1.0, 1, 1, 3, friction_per_ps=2000.0)
+    )
+    before, after = run.velocities_A_per_fs[:2]
+    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] == pytest.approx(np.exp(-2.0), abs=0.1)

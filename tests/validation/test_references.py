@@ -290,6 +290,18 @@ class TestThermodynamics:
             finding = thermodynamics.reweighting(bench)
             assert finding.verdict in allowed and finding.note.startswith("39 frames"), finding
 
+    @pytest.mark.parametrize(("lost", "verdict"), [(4, "pass"), (5, "undecided")])
+    def test_more_than_a_tenth_of_frames_without_energies_decide_nothing(
+        self, tmp_path, monkeypatch, lost, verdict
+    ):
+        bench = campaign(tmp_path, subject(), replica_ps=0.5, labelled_frames=40)
+        difference = 1e-4 * np.random.default_rng(0).normal(size=40)
+        difference[:lost] = np.nan
+        labels = {"replicas-teacher": difference, "replicas-student": np.zeros(40)}
+        monkeypatch.setattr(bench, "labels", lambda name, *_: Labels(labels[name], None, None))
+        finding = thermodynamics.reweighting(bench)
+        assert finding.verdict == verdict and f"{lost} further frames have no energy" in finding.note
+
     def test_bulk_modulus_from_energies_and_from_stress(self):
         frame = Structure.from_ase(bulk("Cu", "fcc", a=3.59, cubic=True))
         volume, modulus = thermodynamics.bulk_modulus_GPa(*thermodynamics.energy_of_volume(frame, EMT()))

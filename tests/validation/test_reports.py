@@ -34,6 +34,15 @@ class TestReport:
         with pytest.raises(CompactFFError, match="expected two or more"):
             write_comparison(tmp_path / "both", candidates[:1])
 
+    def test_an_undecided_number_is_not_the_best(self, tmp_path):
+        candidates = []
+        for name, value, undecided in (("A", 0.1, True), ("B", 0.2, False), ("C", 0.5, False)):
+            limit = Threshold(maximum=1.0)
+            finding = judge("symmetry.rotation", value, "", limit, undecided=undecided)
+            candidates.append(Candidate(name, Report(name, {"s": Section((finding,))}), tmp_path))
+        page = write_comparison(tmp_path / "both", candidates).read_text()
+        assert "<b>0.2" in page and page.count("<b>") == 1
+
     @pytest.mark.parametrize("program", ["bin/compactff", "compactff_md/__main__.py"])
     def test_command_can_be_typed_again(self, monkeypatch, program):
         monkeypatch.setattr("sys.argv", [program, "validate", "my student", "--suite", "quick"])

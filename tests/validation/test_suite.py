@@ -370,9 +370,19 @@ class TestStages:
         save_run(tmp_path / "run.npz", run)
         again = load_run(tmp_path / "run.npz")
         assert np.array_equal(again.positions_A, run.positions_A) and again.engine == run.engine
-        (tmp_path / "run.npz").write_bytes(b"no")
-        with pytest.raises(CompactFFError, match="delete it and run again"):
-            load_run(tmp_path / "run.npz")
+        whole = (tmp_path / "run.npz").read_bytes()
+        for content in (b"no", b"", whole[: len(whole) // 2]):
+            (tmp_path / "run.npz").write_bytes(content)
+            with pytest.raises(CompactFFError, match="delete it and run again"):
+                load_run(tmp_path / "run.npz")
+
+    def test_damaged_arrays_are_told(self, tmp_path):
+        with Stages(tmp_path, {}) as stages:
+            stages.arrays("H2/student-x", lambda: {"x": np.ones(1000)})
+            (path,) = tmp_path.rglob("*student-x.npz")
+            path.write_bytes(path.read_bytes()[:1000])
+            with pytest.raises(CompactFFError, match=r"cannot be read: .*; delete it and run again"):
+                stages.arrays("H2/student-x", lambda: {})
 
 
 def test_what_is_to_know_of_the_teacher_is_said(tmp_path):
