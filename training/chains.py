@@ -22,7 +22,7 @@ import numpy as np
 
 from compactff_md.engines.molecules import find_molecules
 from compactff_md.errors import CompactFFError
-from compactff_md.files import atomic_write, write_text
+from compactff_md.files import atomic_write, read_arrays, write_text
 from compactff_md.structure import Structure, read_structures
 from compactff_md.training.asking import Asking, answered
 from compactff_md.training.config import SamplingConfig
@@ -197,8 +197,7 @@ class Chain:
                 np.savez(temporary, matrix=matrix)
             # They are much alike: at most half of the frames.
             self.pending += [labelled_atoms(a, b, **origin) for a, b in labelled[: self.spec.frames // 2]]
-        with np.load(path) as content:
-            matrix = content["matrix"]
+        matrix = read_arrays(path)["matrix"]
         rng = np.random.default_rng([*self.spec.seed, self.segment])
         moved = atoms.copy()
         kelvin = self.spec.temperature_K or 0.0
@@ -361,17 +360,17 @@ class Chain:
         path = self.folder / STATE_FILE
         if not path.is_file():
             return
-        with np.load(path, allow_pickle=False) as content:
-            self.segment, self.written = int(content["segment"]), int(content["written"])
-            self.complete = bool(content["complete"])
-            for name in ("calls", "attempts", "failures", "rejected"):
-                setattr(self.labeller.counts, name, int(content[name]))
-            if "last_failure" in content.files:
-                self.labeller.counts.last_failure = str(content["last_failure"])
-            if self.spec.walk == "given" and self._exhausted() and not self.complete:
-                self._ask_again()
-            if "positions" in content and not self.complete:
-                self._take_up(dict(content))
+        content = read_arrays(path)
+        self.segment, self.written = int(content["segment"]), int(content["written"])
+        self.complete = bool(content["complete"])
+        for name in ("calls", "attempts", "failures", "rejected"):
+            setattr(self.labeller.counts, name, int(content[name]))
+        if "last_failure" in content:
+            self.labeller.counts.last_failure = str(content["last_failure"])
+        if self.spec.walk == "given" and self._exhausted() and not self.complete:
+            self._ask_again()
+        if "positions" in content and not self.complete:
+            self._take_up(content)
 
     def _ask_again(self) -> None:
         """For the given structures that have no label: too many had none."""
@@ -395,6 +394,5 @@ class Chain:
 
 def shards_of(folder: Path) -> list[Path]:
     """Files of a chain in the order of its frames, without those of a killed run beyond its state."""
-    with np.load(folder / STATE_FILE, allow_pickle=False) as content:
-        written = int(content["written"])
+    written = int(read_arrays(folder / STATE_FILE)["written"])
     return [path for path in sorted(folder.glob("shard-*.xyz")) if int(path.stem.split("-")[1]) < written]
