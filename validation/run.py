@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import ase
 import ase.io
@@ -120,5 +121,6 @@ def load_run(path: Path) -> Run:
     CompactFFError
         If the file is damaged.
     """
-    plain = {name: value.item() if value.ndim == 0 else value for name, value in read_arrays(path).items()}
+    found: dict[str, Any] = read_arrays(path)
+    plain = {name: value.item() if value.ndim == 0 else value for name, value in found.items()}
     return Run(**plain)
