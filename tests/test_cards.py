@@ -84,6 +84,15 @@ def test_students_of_argyrodite_are_as_good_on_arrangements_that_no_training_has
         assert "{}, {} and {}".format(*numbers) in text
 
 
+@pytest.mark.parametrize("name", [name for name in TARGETS if name.startswith("organic")])
+def test_errors_of_the_organic_students_are_told_again_by_the_frames_of_their_test(name):
+    frames = ROOT / "validation" / "reports" / "organic_test.xyz.gz"
+    found, told = evaluate(load(name), {"again": frames})["again"], read_metadata(SHIPPED[name]).metrics
+    assert found["forces"]["r2"] >= TARGETS[name]
+    for key, error in (("forces", "rmse_meV_per_A"), ("energy", "rmse_meV_per_atom")):
+        assert found[key][error] == pytest.approx(told["test_all"][key][error], rel=1e-3)
+
+
 def test_the_page_of_reports_is_what_is_made_of_them():
     page = (ROOT / "docs" / "shipped.md").read_text()
     files, long = re.search(r"--out docs/shipped.md (\S+) --endurance (\S+)`", page).groups()
