@@ -295,10 +295,14 @@ class Campaign:
         task = self._thermal(self.settings.replica_ps, self.settings.temperature_K)
         if pressure_bar is not None:
             task = replace(task, ensemble="npt", pressure_bar=pressure_bar)
-        return [
-            self.run(f"{who}-replica-{k}", engine, replace(task, seed=self.seed(who, k)), first=k)
-            for k in range(self.settings.replicas)
-        ]
+        found: dict[int, Run] = {}
+        left = list(range(self.settings.replicas))
+        while left:  # those that another process makes are waited for last
+            free = [k for k in left if not self.stages.is_made_elsewhere(f"{self.place}/{who}-replica-{k}")]
+            k = (free or left)[0]
+            found[k] = self.run(f"{who}-replica-{k}", engine, replace(task, seed=self.seed(who, k)), first=k)
+            left.remove(k)
+        return [found[k] for k in sorted(found)]
 
     def _thermal(self, time_ps: float, kelvin: float) -> Task:
         s = self.settings

@@ -82,6 +82,15 @@ class Stages:
                 unfinished.unlink(missing_ok=True)
         return load_run(path)
 
+    def is_made_elsewhere(self, name: str) -> bool:
+        """Whether another process is making a run of the teacher's."""
+        root = self._root(name)
+        path = self._file("runs", name, ".npz", root)
+        if root is None or path.is_file() or not path.with_suffix(".lock").is_file():
+            return False
+        with path.with_suffix(".lock").open("w") as file:
+            return not lock(file)
+
     def arrays(self, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """Arrays by name, kept like runs."""
         with self._missing("data", name) as (path, missing):
@@ -119,7 +128,7 @@ class Stages:
     @contextmanager
     def _missing(self, kind: str, name: str) -> Iterator[tuple[Path, bool]]:
         """Where arrays are kept, and whether they are to be made: what is the teacher's, by one process."""
-        root = self.shared if name.rpartition("/")[2].startswith(TEACHERS) else None
+        root = self._root(name)
         path = self._file(kind, name, ".npz", root)
         if root is None or path.is_file():
             yield path, not path.is_file()
@@ -127,6 +136,10 @@ class Stages:
         with path.with_suffix(".lock").open("w") as file:
             lock(file, wait=True)
             yield path, not path.is_file()
+
+    def _root(self, name: str) -> Path | None:
+        """Where what is the teacher's lies, if it is shared."""
+        return self.shared if name.rpartition("/")[2].startswith(TEACHERS) else None
 
     def _file(self, kind: str, name: str, suffix: str, root: Path | None = None) -> Path:
         path = (root or self.path) / kind / (re.sub(r"[^\w./+-]", "_", name) + suffix)

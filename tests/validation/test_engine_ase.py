@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from compactff_md.errors import CompactFFError
+from compactff_md.locks import lock
 from compactff_md.structure import Structure
 from compactff_md.validation import engine_ase
 from compactff_md.validation.engine_ase import ASEEngine
@@ -73,6 +74,26 @@ def test_a_report_goes_on_in_the_middle_of_a_teachers_replica(tmp_path):
     again.stages.path = tmp_path / "cut"
     assert all(the_same(a, b) for a, b in zip(again.teacher_replicas(), whole, strict=True))
     assert not left[0].exists()
+
+
+def test_replicas_that_another_process_makes_are_waited_for_last(tmp_path):
+    class Noting(ASEEngine):
+        def run(self, structure, task, *args, **options):
+            made.append(task.seed)
+            held.close()  # the other has finished, or was killed
+            return super().run(structure, task, *args, **options)
+
+    expected = campaign(tmp_path / "alone", subject(), replica_ps=0.02).teacher_replicas()
+    bench, made = campaign(tmp_path / "beside", subject(), replica_ps=0.02), []
+    bench.stages.shared = tmp_path / "shared"
+    bench._kept["teacher"] = Noting(PairPotential(), "teacher")
+    path = tmp_path / "shared" / "runs" / bench.place / "teacher-replica-0.lock"
+    path.parent.mkdir(parents=True)
+    held = path.open("w")
+    assert lock(held)
+    runs = bench.teacher_replicas()
+    assert made == [bench.seed("teacher", 1), bench.seed("teacher", 0)]
+    assert all(the_same(a, b) for a, b in zip(runs, expected, strict=True))
 
 
 def test_a_damaged_file_is_not_gone_on_from(tmp_path):
