@@ -279,8 +279,8 @@ class MLIAPStudent:
         if self._knows_masses or is_kokkos(data):  # whose host may have the types of an earlier order
             return
         self._knows_masses = True
-        masses_Da, count = running.masses_Da(), int(data.ntotal)
-        types = running.types(count)
+        masses_Da = running.masses_Da()
+        types = running.types(int(data.ntotal)) if masses_Da else np.zeros(0)
         elements: dict[int, str] = {}
         for kind in range(1, len(masses_Da) + 1):
             here = np.flatnonzero(types == kind)[:1]
