@@ -296,7 +296,9 @@ class Campaign:
         if pressure_bar is not None:
             task = replace(task, ensemble="npt", pressure_bar=pressure_bar)
         found: dict[int, Run] = {}
-        left = list(range(self.settings.replicas))
+        s = self.settings
+        count = s.replicas if who.startswith("teacher") else s.student_replicas or s.replicas
+        left = list(range(count))
         while left:  # those that another process makes are waited for last
             free = [k for k in left if not self.stages.is_made_elsewhere(f"{self.place}/{who}-replica-{k}")]
             k = (free or left)[0]

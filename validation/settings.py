@@ -34,7 +34,10 @@ class SuiteSettings(BaseModel):
     sections
         What is tested.
     replicas, replica_ps, equilibration_ps
-        Runs with a thermostat, as many by the teacher as by the student, and the time before each.
+        Runs with a thermostat, and the time before each.
+    student_replicas
+        How many of these runs the student does; None: as many as the teacher. Its time is short, and the more
+        it does the narrower is what is told of it.
     friction_per_ps
         Of the thermostat of the replicas.
     frame_fs
@@ -48,8 +51,8 @@ class SuiteSettings(BaseModel):
     agreement_steps
         Steps over which engines are compared from the same positions and velocities.
     pressure_bar
-        Where given: as many further replicas by teacher and student at this pressure, for the density, of
-        systems that are periodic in all directions.
+        Where given: as many further replicas of both at this pressure, for the density, of systems that are
+        periodic in all directions.
     torsions
         How many rotatable bonds are scanned.
     dtypes
@@ -64,6 +67,7 @@ class SuiteSettings(BaseModel):
     timestep_fs: float = Field(default=0.5, gt=0.0, le=10.0)
     sections: tuple[Literal[SECTIONS], ...] = SECTIONS  # type: ignore[valid-type]
     replicas: int = Field(default=3, ge=1)
+    student_replicas: int | None = Field(default=None, ge=1)
     replica_ps: float = Field(default=0.8, gt=0.0)
     equilibration_ps: float = Field(default=0.2, ge=0.0)
     friction_per_ps: float = Field(default=5.0, gt=0.0)
@@ -85,6 +89,11 @@ class SuiteSettings(BaseModel):
             super().__init__(**fields)
         except ValidationError as error:
             raise CompactFFError(_explained(error)) from error
+
+    @property
+    def for_teacher(self) -> dict[str, Any]:
+        """What the teacher's runs depend on: all but what is the student's alone."""
+        return self.model_dump(exclude={"student_replicas"})
 
     def steps(self, time_ps: float, timestep_fs: float | None = None) -> int:
         """Steps in a time, at least 1."""

@@ -106,14 +106,14 @@ def _displacement(
     # Their spread grows with them: that of their logarithms does not.
     a, b = (np.log(np.maximum(values, 1e-9)) for values in (teacher, student))
     ratio, *interval = np.exp(difference(a, b)).tolist()
-    return _judged(campaign, KEYS[0], ratio, interval, len(a), note, subject)
+    return _judged(campaign, KEYS[0], ratio, interval, min(len(a), len(b)), note, subject)
 
 
 def _diffusion(campaign: Campaign, teacher: np.ndarray, student: np.ndarray, subject: str) -> Finding:
     note = f"student {student.mean():.3g}, teacher {teacher.mean():.3g} cm²/s"
     scale = scale_of(float(teacher.mean()))
     value, *interval = (x / scale for x in difference(teacher, student))
-    return _judged(campaign, KEYS[1], value, interval, len(teacher), note, subject)
+    return _judged(campaign, KEYS[1], value, interval, min(len(teacher), len(student)), note, subject)
 
 
 def _judged(

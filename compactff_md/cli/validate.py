@@ -201,7 +201,7 @@ def _assignment(
 def _shared(job: Assignment) -> dict[str, Any]:
     """What the teacher's runs depend on."""
     identity = identity_of(job)
-    return {key: identity[key] for key in ("teacher", "settings", "engine")}
+    return {"teacher": identity["teacher"], "settings": job.settings.for_teacher, "engine": job.engine}
 
 
 def _short(identity: dict[str, Any]) -> str:

@@ -103,6 +103,26 @@ def test_compare(run, tmp_path, student_file, wild_student, water):
     assert list(content["candidates"]) == [str(folder) for folder in renamed]
 
 
+def test_more_replicas_of_the_student_cost_none_of_the_teacher(
+    run, tmp_path, student_file, wild_student, water
+):
+    args = ("--teacher", "ase.calculators.emt:EMT", "--structures", water, "--engine", "ase", *FEW)
+    many = ("--set", "sections=[structure]", "--set", "student_replicas=2")
+    result = run("compare", student_file, wild_student, "--out", tmp_path / "few", *args, *many[:2])
+    (teacher,) = (tmp_path / "few").glob("teacher-*")
+    before = {path.name: path.stat().st_mtime_ns for path in teacher.rglob("*.npz")}
+    assert list(before) == ["teacher-replica-0.npz"], result.output
+    shutil.copytree(teacher, tmp_path / "many" / teacher.name)
+    result = run("compare", student_file, wild_student, "--out", tmp_path / "many", *args, *many)
+    (same,) = (tmp_path / "many").glob("teacher-*")
+    assert {path.name: path.stat().st_mtime_ns for path in same.rglob("*.npz")} == before, result.output
+    for folder in (path for path in (tmp_path / "many").iterdir() if path.is_dir() and path != same):
+        assert {p.name for p in folder.rglob("student-replica-*.npz")} == {
+            "student-replica-0.npz",
+            "student-replica-1.npz",
+        }
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_what_cannot_be_compared_is_refused_before_the_work(
     refused, monkeypatch, tmp_path, student_file, water, times

@@ -81,3 +81,12 @@ def test_diffusion_of_a_random_walk():
     run = gas(5, frames=3000)
     found = transport.diffusion_cm2_per_s(run, np.ones(24, dtype=bool))
     assert found == pytest.approx(0.2**2 / (2 * 0.1) * 1e-4, rel=0.35)  # <dx^2> / 2 dt, in A^2/ps
+
+
+@pytest.mark.parametrize(("of_teacher", "of_student", "verdict"), [(4, 8, "pass"), (4, 3, "undecided")])
+def test_sides_may_have_different_numbers_of_replicas(tmp_path, of_teacher, of_student, verdict):
+    runs = [gas(seed, frames=401) for seed in range(of_teacher + of_student)]
+    bench = campaign(tmp_path, subject(), runs[0].structure(0))
+    found = transport.compare_transport(bench, runs[:of_teacher], runs[of_teacher:])
+    findings = [f for f in found.findings if f.key == "dynamics.msd"]
+    assert findings and {f.verdict for f in findings} == {verdict}, findings
