@@ -168,7 +168,7 @@ def _uncertainty(metrics: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """The command."""
-    if len(sys.argv) not in (2, 3):
+    if len(sys.argv) not in (2, 3) or sys.argv[1].startswith("-"):
         sys.exit("usage: python -m compactff_md.training.ship NAME [RUN_FOLDER]")
     name, *run = sys.argv[1:]
     try:

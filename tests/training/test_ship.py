@@ -7,7 +7,7 @@ from compactff_md.errors import CompactFFError
 from compactff_md.student import SHIPPED, load
 from compactff_md.training.config import TrainConfig
 from compactff_md.training.distill import train_from_files
-from compactff_md.training.ship import again, ship
+from compactff_md.training.ship import again, main, ship
 
 
 def trained(out, frames, **settings):
@@ -49,6 +49,13 @@ def test_the_card_says_what_the_training_went_on_from(finished, copper_frames, t
     words = {run: ship("organic-ultra-tiny", run, tmp_path / "out").read_text() for run in (again, finished)}
     assert "5 steps, going on from the student of an earlier run." in words[again]
     assert "5 steps.\n" in words[finished]
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["a", "b", "c"]])
+def test_its_usage(monkeypatch, words):
+    monkeypatch.setattr("sys.argv", ["ship", *words])
+    with pytest.raises(SystemExit, match="usage: .*NAME"):
+        main()
 
 
 def test_what_is_not_finished_is_not_shipped(finished, tmp_path):
