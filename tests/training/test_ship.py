@@ -54,7 +54,7 @@ def test_the_card_says_what_the_training_went_on_from(finished, copper_frames, t
 @pytest.mark.parametrize("words", [[], ["--help"], ["a", "b", "c"]])
 def test_its_usage(monkeypatch, words):
     monkeypatch.setattr("sys.argv", ["ship", *words])
-    with pytest.raises(SystemExit, match="usage: .*NAME"):
+    with pytest.raises(SystemExit, match=r"usage: .*NAME"):
         main()
 
 
