@@ -164,10 +164,11 @@ def test_labels_serve_another_size(config, tmp_path):
 
 
 def test_a_time_limit_covers_labelling_and_training(config, tmp_path):
-    result = distill(config(minutes=4 / 60, steps=None, sampling={"frames": 5000}), tmp_path / "out")
+    limit_s = 12.0  # enough for some frames where other work takes most of the machine
+    result = distill(config(minutes=limit_s / 60, steps=None, sampling={"frames": 50_000}), tmp_path / "out")
     labels, training = result.metrics["labels"], result.metrics["training"]
-    assert labels["frames"]["train"] < 4000
-    assert labels["seconds"] + training["seconds"] < 9
+    assert labels["frames"]["train"] < 40_000
+    assert labels["seconds"] + training["seconds"] < 3 * limit_s
     assert result.metrics["history"][-1]["learning_rate"] == pytest.approx(0, abs=1e-9)
 
 
