@@ -24,7 +24,7 @@ onward() { # FROM FOLDER LABELLED STEPS LEARNING_RATE: goes on with close contac
   stage "${@:2:4}" --start-from "runs/$1/student.safetensors" --set huber_delta=0.5 --set large_force_eV_per_A=100
 }
 
-# 92 minutes on 2 cores, with other work beside.
+# Labels: 92 minutes on 2 cores of one machine, 283 on those of another, other work beside both times.
 molecules molecules
 molecules molecules-more --count 9000 --test 1 --seed 1 --apart-from runs/molecules/test.smi
 molecules molecules-further --count 9000 --test 1 --seed 2 --apart-from runs/molecules/test.smi
