@@ -76,7 +76,8 @@ def gaussian_share(differences_eV: np.ndarray, temperature_K: float) -> float:
 
 def reweighting(campaign: Campaign) -> Finding:
     """How much of the student's ensemble is left when its frames are weighted to be the teacher's."""
-    runs, s = campaign.student_replicas(), campaign.settings
+    s = campaign.settings
+    runs = campaign.student_replicas()[: s.labelled_frames // 2]  # more would be more calls of the teacher
     share = max(2, s.labelled_frames // len(runs))
     frames = [frame for run_ in runs for frame in run_.structures(share)]
     teacher = campaign.labels("replicas-teacher", frames, campaign.teacher_engine().calculator)

@@ -302,6 +302,18 @@ class TestThermodynamics:
         finding = thermodynamics.reweighting(bench)
         assert finding.verdict == verdict and f"{lost} further frames have no energy" in finding.note
 
+    def test_more_replicas_of_the_student_are_no_more_calls_of_the_teacher(self, tmp_path, monkeypatch):
+        bench = campaign(tmp_path, subject(), replica_ps=0.02, labelled_frames=4, student_replicas=3)
+        asked, labels = [], bench.labels
+
+        def counted(name, frames, calculator):
+            asked.append(len(frames))
+            return labels(name, frames, calculator)
+
+        monkeypatch.setattr(bench, "labels", counted)
+        thermodynamics.reweighting(bench)
+        assert len(bench.student_replicas()) == 3 and asked == [4, 4]
+
     def test_bulk_modulus_from_energies_and_from_stress(self):
         frame = Structure.from_ase(bulk("Cu", "fcc", a=3.59, cubic=True))
         volume, modulus = thermodynamics.bulk_modulus_GPa(*thermodynamics.energy_of_volume(frame, EMT()))
